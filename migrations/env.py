@@ -1,0 +1,21 @@
+"""Alembic's entry: runs the migrations on the connection that ``service.schema`` hands in.
+
+The connection is in a transaction and holds the lock of all migrations, so either every
+pending migration is applied or none is.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from alembic import context
+from sqlalchemy import Connection
+from sqlalchemy.schema import CreateSchema
+
+from service.jobs.tables import SCHEMA
+
+connection = cast(Connection, context.config.attributes["connection"])
+connection.execute(CreateSchema(SCHEMA, if_not_exists=True))
+context.configure(connection=connection, version_table_schema=SCHEMA)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,87 @@
+"""GET /v1/exports: the records of streams, and their receipts."""
+
+from __future__ import annotations
+
+import base64
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from service.access import Action, may
+from service.api.addresses import base_of
+from service.api.json import json_response
+from service.database import utcnow
+from service.errors import InvalidParameter, NotFound
+from service.jobs.model import Kind, Record, State, describe
+from service.runtime import caller_of, service_of
+
+router = APIRouter(tags=["exports"])
+
+MAX_PAGE = 500
+
+
+@router.get("/v1/exports", summary="Exports, newest first")
+async def list_exports(
+    request: Request,
+    kind: Kind | None = None,
+    state: State | None = None,
+    dataset: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50,
+    cursor: str | None = None,
+) -> Response:
+    """The caller's exports; ``Link: rel="next"`` leads to older ones."""
+    records = await service_of(request).recorder.newest(
+        owner=caller_of(request).subject,
+        kind=kind,
+        state=state,
+        dataset=dataset,
+        before=_place(cursor) if cursor is not None else None,
+        limit=limit + 1,
+    )
+    page, more = records[:limit], len(records) > limit
+    base, now = base_of(request), utcnow()
+    headers = {}
+    if more:
+        following = request.url.include_query_params(cursor=_cursor(page[-1]))
+        headers["Link"] = f'<{base}{following.path}?{following.query}>; rel="next"'
+    return json_response({"exports": [describe(r, base, now) for r in page]}, headers=headers)
+
+
+@router.get("/v1/exports/{export_id}", summary="One export")
+async def get_export(request: Request, export_id: UUID) -> Response:
+    """Its request, state, progress and links."""
+    record = await _readable(request, export_id)
+    return json_response(describe(record, base_of(request), utcnow()))
+
+
+@router.get("/v1/exports/{export_id}/receipt", summary="The proof of an export")
+async def get_receipt(request: Request, export_id: UUID) -> Response:
+    """Rows, bytes, SHA-256, snapshot and outcome; 404 until the export has ended."""
+    record = await _readable(request, export_id)
+    if record.receipt is None:
+        raise NotFound(f"The export {export_id} is {record.state} and has no receipt yet.")
+    return json_response(record.receipt)
+
+
+async def _readable(request: Request, export_id: UUID) -> Record:
+    record = await service_of(request).recorder.get(str(export_id))
+    if record is None or not may(caller_of(request), Action.READ, record):
+        raise NotFound(f"There is no export {export_id}.")
+    return record
+
+
+def _cursor(record: Record) -> str:
+    text = f"{record.created_at.isoformat()} {record.id}"
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _place(cursor: str) -> tuple[datetime, str]:
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        moment, export_id = base64.urlsafe_b64decode(padded).decode().split(" ")
+        return datetime.fromisoformat(moment), str(UUID(export_id))
+    except ValueError as error:
+        raise InvalidParameter("cursor", "cursor: this is not one that a page gave.") from error

@@ -1,0 +1,121 @@
+"""Health, readiness, metrics and status, for those who run the service."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any
+
+import sqlalchemy as sa
+from fastapi import APIRouter, Request
+from prometheus_client import generate_latest
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import QueuePool
+from starlette.responses import Response
+
+from service.api.json import json_response
+from service.database import Source
+from service.errors import TailraceError
+from service.runtime import Service, service_of
+from service.schema import at_head
+from service.export.receipt import rfc3339
+
+router = APIRouter(tags=["operations"])
+
+CHECK_SECONDS = 3.0
+OLDEST = sa.text("""
+    SELECT min(xact_start) AS oldest, count(*) AS backends FROM pg_stat_activity
+    WHERE application_name = 'tailrace export' AND state <> 'idle'
+      AND datname = current_database()
+""")
+
+
+@router.get("/livez", summary="The process answers")
+async def livez() -> Response:
+    """200 as long as the event loop turns; never limited."""
+    return json_response({"status": "ok"})
+
+
+@router.get("/readyz", summary="The process can take requests")
+async def readyz(request: Request) -> Response:
+    """200 when its database, schema and sources are there and it is not stopping, else 503."""
+    service = service_of(request)
+    checks = {
+        "database": _database(service),
+        "schema": _schema(service),
+        **{f"source {name}": source.ping() for name, source in service.sources.items()},
+    }
+    results = await asyncio.gather(*(_check(check) for check in checks.values()))
+    found = dict(zip(checks, results, strict=True))
+    found["draining"] = "draining" if service.active.draining else "ok"
+    ready = all(result == "ok" for result in found.values())
+    body = {"status": "ok" if ready else "unavailable", "checks": found}
+    return json_response(body, status=200 if ready else 503)
+
+
+@router.get("/metrics", summary="Prometheus metrics of this process", response_class=Response)
+async def metrics(request: Request) -> Response:
+    """The text format of Prometheus, version 0.0.4."""
+    registry = service_of(request).metrics.registry
+    return Response(
+        generate_latest(registry), media_type="text/plain; version=0.0.4; charset=utf-8"
+    )
+
+
+@router.get("/v1/status", summary="Streams, pools, limits and the oldest snapshot")
+async def status(request: Request) -> Response:
+    """What the exports cost right now."""
+    service = service_of(request)
+    sources = {name: await _source(source) for name, source in service.sources.items()}
+    limits = service.settings.limits
+    return json_response(
+        {
+            "draining": service.active.draining,
+            "streams": len(service.active),
+            "sources": sources,
+            "datasets_unusable": service.catalog.problems,
+            "limits": limits.model_dump(),
+        }
+    )
+
+
+async def _source(source: Source) -> dict[str, Any]:
+    pool = source.engine.pool
+    assert isinstance(pool, QueuePool)
+    body: dict[str, Any] = {
+        "slots": {"total": source.slots.total, "taken": source.slots.taken},
+        "pool": {"open": pool.checkedin() + pool.checkedout(), "in_use": pool.checkedout()},
+        "oldest_snapshot": None,
+        "backends": None,
+    }
+    try:
+        async with asyncio.timeout(CHECK_SECONDS), source.engine.connect() as connection:
+            row = (await connection.execute(OLDEST)).one()
+    except (SQLAlchemyError, OSError, TimeoutError):
+        return body | {"error": "The database does not answer."}
+    oldest = rfc3339(row.oldest) if row.oldest else None
+    return body | {"oldest_snapshot": oldest, "backends": row.backends}
+
+
+async def _database(service: Service) -> None:
+    async with service.engine.connect() as connection:
+        await connection.execute(sa.text("SELECT 1"))
+
+
+async def _schema(service: Service) -> None:
+    if not await at_head(service.engine):
+        raise TailraceError("The schema is not at head: run tailrace migrate.")
+
+
+async def _check(check: Awaitable[None]) -> str:
+    """``ok``, or why not: what a driver says stays in the log, since it may name hosts."""
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            await check
+    except TailraceError as error:
+        return error.detail
+    except TimeoutError:
+        return f"no answer within {CHECK_SECONDS:g} s"
+    except (SQLAlchemyError, OSError):
+        return "cannot be reached"
+    return "ok"

@@ -1,0 +1,90 @@
+"""Every error becomes ``application/problem+json`` (RFC 9457)."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.errors import PROBLEM_MEDIA_TYPE, TailraceError, problem
+from service.observe import Observer, Unexpected
+
+Handler = Callable[[Request, Exception], Awaitable[Response]]
+CODES = {404: "not_found", 405: "method_not_allowed", 406: "not_acceptable"}
+
+
+def problem_response(
+    document: Mapping[str, Any], headers: Mapping[str, str] | None = None
+) -> Response:
+    """``document`` with its own status."""
+    return Response(
+        orjson.dumps(document),
+        status_code=document["status"],
+        media_type=PROBLEM_MEDIA_TYPE,
+        headers={"Cache-Control": "no-store", **(headers or {})},
+    )
+
+
+def handlers(observe: Observer) -> dict[Any, Handler]:
+    """The exception handlers of the application."""
+
+    async def tailrace(request: Request, error: Exception) -> Response:
+        assert isinstance(error, TailraceError)
+        if error.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+            return await unexpected(request, error)
+        return problem_response(error.problem(request_id(request)), error.headers)
+
+    async def unexpected(request: Request, error: Exception) -> Response:
+        observe(Unexpected(request.url.path, "".join(traceback.format_exception(error))))
+        detail = "An unexpected error happened. It is logged under this request_id."
+        return problem_response(TailraceError(detail).problem(request_id(request)))
+
+    return {
+        TailraceError: tailrace,
+        HTTPException: _http,
+        RequestValidationError: _validation,
+        Exception: unexpected,
+    }
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    title = HTTPStatus(error.status_code).phrase
+    code = CODES.get(error.status_code, title.lower().replace(" ", "_"))
+    detail = error.detail if error.detail != title else _detail(request, error.status_code)
+    document = problem(error.status_code, code, title, detail, request_id(request))
+    return problem_response(document, error.headers)
+
+
+def _detail(request: Request, status: int) -> str:
+    if status == HTTPStatus.NOT_FOUND:
+        return f"Nothing is at {request.scope['path']}; /openapi.json lists what there is."
+    return f"{request.method} is not possible here."
+
+
+async def _validation(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    found = [{"loc": list(item["loc"]), "msg": item["msg"]} for item in error.errors()]
+    named = ", ".join(str(item["loc"][-1]) for item in found)
+    document = problem(
+        422,
+        "invalid_request",
+        "The request is not valid",
+        f"Wrong: {named}.",
+        request_id(request),
+        {"errors": found},
+    )
+    return problem_response(document)
+
+
+def request_id(request: Request) -> str | None:
+    """The id that the outermost layer gave."""
+    found: str | None = request.scope.get("state", {}).get("request_id")
+    return found

@@ -1,0 +1,175 @@
+"""GET /v1/rows/{dataset}: the direct stream."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+from urllib.parse import parse_qsl
+
+import uuid_utils.compat as uuid_utils
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from service.api.addresses import base_of
+from service.api.datasets import readable_dataset
+from service.api.parameters import ROWS_PARAMETERS, ROWS_RESPONSES
+from service.database import utcnow
+from service.dataset import Dataset
+from service.errors import InvalidParameter
+from service.export.compress import COMPRESSIONS
+from service.export.copy import CopyLane
+from service.export.encode import FORMATS, FrameOptions
+from service.export.pipeline import Description, Export, Patience, Stages
+from service.jobs.direct import DirectStream
+from service.jobs.model import Kind, Record
+from service.query import RowsQuery, parse_query
+from service.representation import (
+    PARAMETERS,
+    Representation,
+    content_disposition,
+    negotiate_format,
+    parse_representation,
+)
+from service.runtime import Service, caller_of, service_of
+from service.settings import LimitSettings
+from service.streaming import StreamResponse
+
+router = APIRouter(tags=["rows"])
+
+
+@router.api_route(
+    "/v1/rows/{dataset:path}",
+    methods=["GET", "HEAD"],
+    summary="The rows of a dataset as CSV, NDJSON or JSON",
+    openapi_extra={"parameters": ROWS_PARAMETERS},
+    responses=ROWS_RESPONSES,
+    response_class=Response,
+)
+async def read_rows(request: Request, dataset: str) -> Response:
+    """Streams the rows at the database's own speed, in constant memory, with a receipt."""
+    created = time.monotonic()
+    service = service_of(request)
+    name, suffix = split_suffix(dataset)
+    found = await readable_dataset(request, name)
+    parameters = query_parameters(request)
+    representation = parse_representation(
+        negotiate_format(suffix, request.headers.get("accept", "")),
+        [item for item in parameters if item[0] in PARAMETERS],
+        accept_encoding=request.headers.get("accept-encoding", ""),
+        chunk_size=service.settings.limits.chunk_size,
+    )
+    query = parse_query(found, [item for item in parameters if item[0] not in PARAMETERS])
+    export_id = str(uuid_utils.uuid7())
+    headers = stream_headers(request, found, representation, export_id)
+    if request.method == "HEAD":
+        del headers["X-Export-Id"], headers["Link"]
+        return HeadResponse(headers=headers)
+    export = open_export(service, found, query, representation, export_id)
+    record = Record(
+        id=export_id,
+        kind=Kind.STREAM,
+        owner=caller_of(request).subject,
+        dataset=found.name,
+        source=found.source,
+        lane=CopyLane.name,
+        format=representation.format.name,
+        compression=representation.compression,
+        profile="machine",
+        request={"query": parameters, "format": representation.format.name},
+        created_at=utcnow(),
+        **_total(found, query),
+    )
+    stream = DirectStream(export, record, service.recorder, service.observe, created)
+    return StreamResponse(
+        stream, service.active, headers=headers, max_duration=service.settings.limits.max_duration
+    )
+
+
+class HeadResponse(Response):
+    """The headers of a stream without the stream: no body, and no length to promise."""
+
+    def __init__(self, headers: dict[str, str]) -> None:
+        super().__init__(headers=headers)
+        del self.headers["content-length"]
+
+
+def open_export(
+    service: Service,
+    dataset: Dataset,
+    query: RowsQuery,
+    representation: Representation,
+    export_id: str,
+) -> Export:
+    """The stages of one export, joined but not started."""
+    chosen = representation.format
+    source = service.sources[dataset.source]
+    lane = CopyLane(source, dataset, query, chosen.rows, representation.delimiter)
+    options = FrameOptions(query.labels, representation.delimiter, representation.header)
+    compression = COMPRESSIONS.get(representation.compression)
+    encoding = COMPRESSIONS.get(representation.encoding or "")
+    stages = Stages(
+        frame=chosen.frame(options),
+        compression=compression.stage() if compression else None,
+        encoding=encoding.stage() if encoding else None,
+        trailer=representation.end,
+    )
+    description = Description(export_id, chosen.name, representation.compression, utcnow())
+    patience = _patience(service.settings.limits)
+    return Export(description, lane, stages, representation.chunk_size, patience)
+
+
+def split_suffix(path: str) -> tuple[str, str | None]:
+    """``flights.csv`` → the dataset and its format; the suffix wins over Accept."""
+    name, dot, suffix = path.rpartition(".")
+    return (name, suffix) if dot and suffix in FORMATS else (path, None)
+
+
+def query_parameters(request: Request) -> list[tuple[str, str]]:
+    """The query string as pairs, percent-decoded once; what is not UTF-8 is refused."""
+    text = request.scope["query_string"].decode("ascii", "replace")
+    try:
+        return parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=1000)
+    except UnicodeDecodeError as error:
+        raise InvalidParameter("query", "The query string is not UTF-8.") from error
+    except ValueError as error:
+        raise InvalidParameter("query", f"The query string cannot be read: {error}.") from error
+
+
+def stream_headers(
+    request: Request, dataset: Dataset, representation: Representation, export_id: str
+) -> dict[str, str]:
+    """Everything that a client may want to know before the first byte."""
+    receipt = f"{base_of(request)}/v1/exports/{export_id}/receipt"
+    headers = {
+        "Content-Type": representation.media_type,
+        "Content-Disposition": content_disposition(representation.filename(dataset.name)),
+        "X-Export-Id": export_id,
+        "Link": f'<{receipt}>; rel="receipt"',
+        "Accept-Ranges": "none",
+        "Vary": "Accept, Accept-Encoding",
+        "Cache-Control": "no-store",
+        "X-Content-Type-Options": "nosniff",
+    }
+    if representation.encoding is not None:
+        headers["Content-Encoding"] = COMPRESSIONS[representation.encoding].coding
+    return headers
+
+
+def _total(dataset: Dataset, query: RowsQuery) -> dict[str, Any]:
+    """How many rows are to be expected, where anything is known of that."""
+    if dataset.estimated_rows is None or query.where or query.offset:
+        return {}
+    rows = dataset.estimated_rows
+    return {
+        "total_rows": rows if query.limit is None else min(rows, query.limit),
+        "total_kind": "estimate",
+    }
+
+
+def _patience(limits: LimitSettings) -> Patience:
+    return Patience(
+        prime=limits.prime_timeout,
+        max_duration=limits.max_duration,
+        flush=limits.flush_interval,
+        close=limits.close_timeout,
+    )

@@ -1,0 +1,113 @@
+"""create_app: wiring only."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+
+from service import __version__
+from service.api import datasets, exports, operations, rows
+from service.api.context import RequestContext
+from service.api.problems import handlers
+from service.catalog import Catalog
+from service.database import Source, service_engine
+from service.jobs.store import Recorder
+from service.observe import Metrics, log, observer
+from service.runtime import Service
+from service.settings import Settings
+from service.streaming import ActiveStreams
+from service.web import pages
+
+EXPOSED_HEADERS = [
+    "X-Export-Id",
+    "X-Export-Joined",
+    "X-Request-Id",
+    "ETag",
+    "Content-Range",
+    "Content-Disposition",
+    "Link",
+    "Repr-Digest",
+    "Retry-After",
+]
+DESCRIPTION = """
+Large exports over plain HTTP: fast, watchable and provably complete.
+
+A stream either ends with its proof (a receipt with rows, bytes and SHA-256) or visibly breaks.
+Every error is `application/problem+json` (RFC 9457) with a stable `code`.
+"""
+
+
+def create_app(settings: Settings, database_url: str) -> FastAPI:
+    """The application for ``settings``; ``database_url`` is where Tailrace's own tables are."""
+    service = build_service(settings, database_url)
+    app = FastAPI(
+        title="Tailrace",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=_lifespan,
+        root_path=settings.server.root_path,
+        redoc_url=None,
+        middleware=_middleware(service),
+        exception_handlers=handlers(service.observe),
+    )
+    app.state.service = service
+    for router in (datasets.router, rows.router, exports.router, operations.router, pages.router):
+        app.include_router(router)
+    return app
+
+
+def build_service(settings: Settings, database_url: str) -> Service:
+    """Everything that the routes use, built once from ``settings``."""
+    metrics = Metrics()
+    observe = observer([log, metrics])
+    sources = {
+        name: Source(
+            name,
+            settings.source_url(name) or database_url,
+            max_connections=source.max_connections,
+            slot_timeout=settings.limits.slot_timeout,
+        )
+        for name, source in settings.sources.items()
+    }
+    engine = service_engine(database_url)
+    return Service(
+        settings=settings,
+        engine=engine,
+        sources=sources,
+        catalog=Catalog(sources, settings.sources, settings.datasets, observe),
+        recorder=Recorder(engine, observe),
+        active=ActiveStreams(),
+        metrics=metrics,
+        observe=observe,
+    )
+
+
+def _middleware(service: Service) -> list[Middleware]:
+    # Pure ASGI only: BaseHTTPMiddleware ends a broken stream as if it were complete.
+    stack = [Middleware(RequestContext, observe=service.observe)]
+    origins = service.settings.server.cors_origins
+    if origins:
+        stack.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=list(origins),
+                allow_methods=["*"],
+                allow_headers=["*"],
+                expose_headers=EXPOSED_HEADERS,
+            )
+        )
+    return stack
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    service: Service = app.state.service
+    await service.start()
+    try:
+        yield
+    finally:
+        await service.stop()

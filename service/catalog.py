@@ -1,0 +1,214 @@
+"""The datasets that this service offers: configured ones, and those of exposed schemas."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import asyncpg
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from service.database import Source, source_error, translated
+from service.dataset import Column, ConfiguredQuery, Dataset
+from service.errors import NotFound, SourceError, SourceUnavailable, TailraceError
+from service.observe import DatasetUnusable, Observer
+from service.reflection import Relation, query_columns, relations
+from service.settings import DatasetSettings, SourceSettings
+
+DEFAULT_SCHEMA = "public"
+
+
+@dataclass(slots=True)
+class Found:
+    """What one look at a source gave; ``problems`` says why a dataset cannot be offered."""
+
+    datasets: dict[str, Dataset] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+
+
+class Catalog:
+    """Looks at each source once, at the first need, and again when asked to."""
+
+    def __init__(
+        self,
+        sources: Mapping[str, Source],
+        exposed: Mapping[str, SourceSettings],
+        configured: Mapping[str, DatasetSettings],
+        observe: Observer,
+    ) -> None:
+        self._sources = sources
+        self._exposed = exposed
+        self._configured = configured
+        self._observe = observe
+        self._found: dict[str, Found] = {}
+        self._looking = asyncio.Lock()
+
+    async def datasets(self) -> dict[str, Dataset]:
+        """Every dataset by name. A source that cannot be reached raises SourceUnavailable."""
+        async with self._looking:
+            for name in self._sources:
+                if name not in self._found:
+                    self._found[name] = await self._look(name)
+        return _merged(self._found.values())
+
+    async def dataset(self, name: str) -> Dataset:
+        """The dataset ``name``; NotFound says why a configured one is not there."""
+        found = (await self.datasets()).get(name)
+        if found is not None:
+            return found
+        reasons = [found.problems[name] for found in self._found.values() if name in found.problems]
+        if reasons:
+            raise NotFound(f"The dataset {name} is configured but cannot be used: {reasons[0]}")
+        raise NotFound(f"There is no dataset {name}.")
+
+    async def refresh(self) -> None:
+        """Look again at every source; until all have answered the old knowledge stays."""
+        fresh = {name: await self._look(name) for name in self._sources}
+        async with self._looking:
+            self._found = fresh
+
+    def forget(self, source: str) -> None:
+        """Look again at ``source`` before the next use: a query met a change in it."""
+        self._found.pop(source, None)
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """Why configured datasets are not offered, by name."""
+        return {name: why for found in self._found.values() for name, why in found.problems.items()}
+
+    async def _look(self, name: str) -> Found:
+        source, settings = self._sources[name], self._exposed[name]
+        mine = {key: item for key, item in self._configured.items() if item.source == name}
+        found = Found()
+        with translated():
+            async with source.engine.connect() as connection:
+                there = await relations(connection, _schemas(settings, mine.values()))
+                for key, item in mine.items():
+                    await self._configure(found, name, key, item, there, connection)
+        for relation in there:
+            if any(_matches(pattern, relation) for pattern in settings.expose):
+                self._expose(found, name, relation)
+        return found
+
+    async def _configure(
+        self,
+        found: Found,
+        source: str,
+        name: str,
+        settings: DatasetSettings,
+        there: list[Relation],
+        connection: AsyncConnection,
+    ) -> None:
+        try:
+            if settings.sql is not None:
+                dataset = await _from_sql(source, name, settings, connection)
+            else:
+                dataset = _from_table(source, name, settings, there)
+        except SourceUnavailable:
+            raise
+        except TailraceError as error:
+            found.problems[name] = error.detail
+            self._observe(DatasetUnusable(name, error.detail))
+        else:
+            found.datasets[name] = dataset
+
+    def _expose(self, found: Found, source: str, relation: Relation) -> None:
+        taken = {*self._configured, *found.datasets}
+        taken.update(name for other in self._found.values() for name in other.datasets)
+        full = f"{relation.schema}.{relation.name}"
+        candidates = (relation.name, full, f"{source}.{full}")
+        name = next((name for name in candidates if name not in taken), None)
+        if name is None:
+            self._observe(DatasetUnusable(full, "another dataset has every name it could have"))
+        elif relation.columns:
+            found.datasets[name] = _dataset(name, source, relation, DatasetSettings(table=full))
+
+
+def _merged(found: Iterable[Found]) -> dict[str, Dataset]:
+    merged = {name: dataset for one in found for name, dataset in one.datasets.items()}
+    return dict(sorted(merged.items()))
+
+
+def _schemas(settings: SourceSettings, configured: Iterable[DatasetSettings]) -> list[str]:
+    tables = [item.table for item in configured if item.table is not None]
+    return sorted({_split(name)[0] for name in (*settings.expose, *tables)})
+
+
+def _split(name: str) -> tuple[str, str]:
+    schema, dot, relation = name.partition(".")
+    return (schema, relation) if dot else (DEFAULT_SCHEMA, name)
+
+
+def _matches(pattern: str, relation: Relation) -> bool:
+    schema, name = _split(pattern)
+    return relation.schema == schema and name in ("*", relation.name)
+
+
+def _from_table(
+    source: str, name: str, settings: DatasetSettings, there: list[Relation]
+) -> Dataset:
+    schema, table = _split(settings.table or "")
+    for relation in there:
+        if (relation.schema, relation.name) == (schema, table):
+            return _dataset(name, source, relation, settings)
+    raise NotFound(f"there is no relation {schema}.{table} that this role may read.")
+
+
+async def _from_sql(
+    source: str, name: str, settings: DatasetSettings, connection: AsyncConnection
+) -> Dataset:
+    sql = (settings.sql or "").strip().rstrip(";")
+    try:
+        async with connection.begin_nested():
+            columns = await query_columns(connection, sql)
+    except asyncpg.PostgresError as error:
+        raise SourceError(source_error(error).detail) from error
+    allowed = _allowed(columns, settings)
+    return Dataset(
+        name=name,
+        source=source,
+        columns=allowed,
+        relation=ConfiguredQuery(sql, *(sa.column(column.name) for column in columns)),
+        key=_key(settings.key or (), allowed, required=True),
+        title=settings.title,
+        description=settings.description,
+    )
+
+
+def _dataset(name: str, source: str, relation: Relation, settings: DatasetSettings) -> Dataset:
+    allowed = _allowed(relation.columns, settings)
+    given = settings.key is not None
+    return Dataset(
+        name=name,
+        source=source,
+        columns=allowed,
+        relation=sa.table(
+            relation.name,
+            *(sa.column(column.name) for column in relation.columns),
+            schema=relation.schema,
+        ),
+        key=_key(settings.key or relation.key, allowed, required=given),
+        title=settings.title,
+        description=settings.description or relation.description,
+        estimated_rows=relation.estimated_rows,
+    )
+
+
+def _allowed(columns: tuple[Column, ...], settings: DatasetSettings) -> tuple[Column, ...]:
+    if "*" in settings.columns:
+        return columns
+    by_name = {column.name: column for column in columns}
+    missing = [name for name in settings.columns if name not in by_name]
+    if missing:
+        raise NotFound(f"there is no column {', '.join(missing)}.")
+    return tuple(by_name[name] for name in settings.columns)
+
+
+def _key(names: tuple[str, ...], allowed: tuple[Column, ...], *, required: bool) -> tuple[str, ...]:
+    """``names`` if each may be read: a key that is partly hidden cannot order what is shown."""
+    missing = [name for name in names if name not in {column.name for column in allowed}]
+    if missing and required:
+        raise NotFound(f"its key names {', '.join(missing)}, which is not among its columns.")
+    return () if missing else names

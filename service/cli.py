@@ -1,0 +1,209 @@
+"""The command ``tailrace``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import os
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from service import __version__
+from service.app import create_app
+from service.configuration import explain, load
+from service.database import service_engine
+from service.demo import load as load_demo
+from service.demo_progress import ConsoleProgress
+from service.embedded import EmbeddedPostgres
+from service.errors import ConfigurationError
+from service.processes import supervise
+from service.schema import migrate as migrate_schema
+from service.schema import require_head
+from service.server import bind, configure_logging, serve
+from service.settings import Settings
+
+commands = typer.Typer(
+    help="Large exports over HTTP: fast, watchable and provably complete.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Config = Annotated[
+    Path | None, typer.Option("--config", help="The configuration file [tailrace.toml].")
+]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where Tailrace keeps its data.")]
+Host = Annotated[str | None, typer.Option("--host", help="The address to listen on [127.0.0.1].")]
+Port = Annotated[int | None, typer.Option("--port", help="The port; 0 takes any free one [8000].")]
+Processes = Annotated[int | None, typer.Option("--processes", help="How many processes serve [1].")]
+Anonymous = Annotated[
+    bool, typer.Option("--allow-anonymous", help="Let everybody in who can reach the address.")
+]
+
+
+def main() -> None:
+    """Run a command; a mistake of the operator is told in words and exits with 2."""
+    # As Ctrl-C: the embedded PostgreSQL is stopped also before the server takes the signal over.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        commands()
+    except ConfigurationError as error:
+        typer.echo(error.detail, err=True)
+        sys.exit(2)
+
+
+@commands.command("serve")
+def serve_command(
+    config: Config = None,
+    data_dir: DataDir = None,
+    host: Host = None,
+    port: Port = None,
+    processes: Processes = None,
+    allow_anonymous: Anonymous = False,
+) -> None:
+    """Serve exports over HTTP until SIGTERM."""
+    options = {"server.host": host, "server.port": port, "server.processes": processes}
+    settings = _settings(config, data_dir, options, allow_anonymous=allow_anonymous)
+    configure_logging(settings.log)
+    with database(settings) as url:
+        prepare = migrate_schema if settings.database.url is None else require_head
+        asyncio.run(_with_engine(url, prepare))
+        _serve(settings, url, [])
+
+
+@commands.command()
+def demo(
+    config: Config = None,
+    data_dir: DataDir = None,
+    host: Host = None,
+    port: Port = None,
+    allow_anonymous: Anonymous = False,
+) -> None:
+    """Load a real dataset into the embedded PostgreSQL, then serve it."""
+    options = {"server.host": host, "server.port": port}
+    settings = _settings(config, data_dir, options, allow_anonymous=allow_anonymous)
+    if settings.database.url is not None:
+        raise ConfigurationError(
+            "The demo fills the embedded PostgreSQL; a database is configured."
+        )
+    configure_logging(settings.log)
+    with database(settings) as url:
+        asyncio.run(_with_engine(url, migrate_schema))
+        with ConsoleProgress() as progress:
+            asyncio.run(_with_engine(url, lambda engine: load_demo(engine, progress)))
+        _serve(settings, url, TO_TRY)
+
+
+@commands.command()
+def migrate(config: Config = None, data_dir: DataDir = None) -> None:
+    """Bring Tailrace's own tables to the version that this program needs."""
+    settings = _settings(config, data_dir)
+    with database(settings) as url:
+        asyncio.run(_with_engine(url, migrate_schema))
+    typer.echo("The schema is at head.")
+
+
+@commands.command()
+def check(config: Config = None, data_dir: DataDir = None) -> None:
+    """Read the configuration and explain every mistake."""
+    typer.echo(explain(_settings(config, data_dir)))
+
+
+@commands.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+TO_TRY = (
+    "curl -sS -o f.csv '{base}/v1/rows/scores.csv'",
+    "curl -sS '{base}/v1/rows/flights.ndjson?origin=eq.JFK&select=carrier,flight,dep_delay"
+    "&order=dep_delay.desc.nullslast&limit=5'",
+    "curl -sS '{base}/v1/rows/flights.ndjson?limit=3&end=1'",
+    "curl -sSOJ '{base}/v1/rows/flights.csv?compression=zstd'",
+    "curl -sS '{base}/v1/exports?limit=1'",
+)
+
+
+@contextlib.contextmanager
+def database(settings: Settings) -> Iterator[str]:
+    """The URL of Tailrace's own database; the embedded one runs as long as the block does."""
+    if settings.database.url is not None:
+        yield settings.database.url
+        return
+    with EmbeddedPostgres(settings.data_dir) as embedded:
+        yield embedded.url
+
+
+def _settings(
+    config: Path | None,
+    data_dir: Path | None,
+    options: Mapping[str, Any] | None = None,
+    *,
+    allow_anonymous: bool = False,
+) -> Settings:
+    overrides: dict[str, Any] = {**(options or {}), "data_dir": data_dir}
+    if allow_anonymous:
+        overrides["server.allow_anonymous"] = True
+    given = {path: value for path, value in overrides.items() if value is not None}
+    return load(config, os.environ, given)
+
+
+def _serve(settings: Settings, url: str, to_try: Sequence[str]) -> None:
+    server = settings.server
+    if not (server.allow_anonymous or _loopback(server.host)):
+        raise ConfigurationError(
+            f"{server.host} is not a loopback address: everybody who reaches it could read every "
+            "dataset. Say --allow-anonymous if that is meant."
+        )
+    try:
+        listening = bind(server.host, server.port)
+    except OSError as error:
+        raise ConfigurationError(
+            f"Cannot listen on {server.host}:{server.port}: {error.strerror}. "
+            "Another --port may be free."
+        ) from error
+    with listening:
+        _greet(listening.getsockname(), to_try)
+        if server.processes == 1:
+            serve(create_app(settings, url), settings, [listening])
+        else:
+            supervise(server.processes, serve_in_child, (settings, url, listening))
+
+
+def serve_in_child(settings: Settings, url: str, listening: socket.socket) -> None:
+    """What each of several processes runs."""
+    configure_logging(settings.log)
+    serve(create_app(settings, url), settings, [listening])
+
+
+def _greet(address: tuple[Any, ...], to_try: Sequence[str]) -> None:
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    base = f"http://{host}:{address[1]}"
+    typer.echo(f"Tailrace serves on {base}/ (API: {base}/docs)")
+    for line in to_try:
+        typer.echo("  " + line.format(base=base))
+    sys.stdout.flush()
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+async def _with_engine(url: str, work: Callable[[AsyncEngine], Awaitable[None]]) -> None:
+    engine = service_engine(url)
+    try:
+        await work(engine)
+    finally:
+        await engine.dispose()

@@ -1,0 +1,174 @@
+"""Everything that Tailrace refuses or fails at, and how it is said over HTTP.
+
+The tree::
+
+    TailraceError                    status 500, code "internal"
+    ├── ConfigurationError           the operator's: printed by the command line, never sent
+    ├── RequestError                 400: the caller can mend it
+    │   ├── InvalidParameter         400 invalid_parameter: a parameter, operator or value
+    │   ├── UnknownColumn            400 unknown_column
+    │   ├── Unsupported              400 unsupported: known grammar that is not offered
+    │   ├── Forbidden                403 forbidden
+    │   ├── NotFound                 404 not_found
+    │   └── NotAcceptable            406 not_acceptable
+    ├── SourceError                  502 source_error: the source database answered with an error
+    │   ├── SourceUnavailable        503 source_unavailable: it cannot be reached
+    │   └── DeadlineExceeded         504 deadline_exceeded: max_duration is over
+    ├── Busy                         503 busy: every slot is taken
+    └── Draining                     503 draining: the process is about to stop
+    StreamBroken                     never sent: it tells the server to break the connection
+
+Problem documents follow RFC 9457; ``type`` is ``urn:tailrace:problem:<code>``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+PROBLEM_MEDIA_TYPE = "application/problem+json"
+
+
+class TailraceError(Exception):
+    """The root: ``detail`` is a sentence for the person who caused or meets the error."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal"
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        members: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.headers = dict(headers or {})
+        self.members = dict(members or {})
+
+    def problem(self, request_id: str | None) -> dict[str, Any]:
+        """The problem document (RFC 9457) with our extension members."""
+        return problem(self.status, self.code, self.title, self.detail, request_id, self.members)
+
+
+class ConfigurationError(TailraceError):
+    code = "configuration"
+    title = "The configuration is wrong"
+
+
+class RequestError(TailraceError):
+    status = 400
+    code = "bad_request"
+    title = "The request cannot be understood"
+
+
+class InvalidParameter(RequestError):
+    """``parameter`` names the query parameter or body field that is wrong."""
+
+    code = "invalid_parameter"
+    title = "A parameter is not valid"
+
+    def __init__(self, parameter: str, detail: str, **members: Any) -> None:
+        super().__init__(detail, members={"parameter": parameter, **members})
+
+
+class UnknownColumn(InvalidParameter):
+    code = "unknown_column"
+    title = "The dataset has no such column"
+
+
+class Unsupported(InvalidParameter):
+    code = "unsupported"
+    title = "This part of the grammar is not offered"
+
+
+class Forbidden(RequestError):
+    status = 403
+    code = "forbidden"
+    title = "Not allowed"
+
+
+class NotFound(RequestError):
+    status = 404
+    code = "not_found"
+    title = "Not found"
+
+
+class NotAcceptable(RequestError):
+    status = 406
+    code = "not_acceptable"
+    title = "No offered format is acceptable"
+
+
+class SourceError(TailraceError):
+    """The query failed in the source database; ``sqlstate`` is its five-character code."""
+
+    status = 502
+    code = "source_error"
+    title = "The source database answered with an error"
+
+
+class SourceUnavailable(SourceError):
+    status = 503
+    code = "source_unavailable"
+    title = "The source database cannot be reached"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, headers={"Retry-After": "5"})
+
+
+class DeadlineExceeded(SourceError):
+    status = 504
+    code = "deadline_exceeded"
+    title = "The export took longer than it may"
+
+
+class Busy(TailraceError):
+    status = 503
+    code = "busy"
+    title = "Every slot is taken"
+
+    def __init__(self, detail: str, *, retry_after: int = 5) -> None:
+        super().__init__(detail, headers={"Retry-After": str(retry_after)})
+
+
+class Draining(TailraceError):
+    status = 503
+    code = "draining"
+    title = "The service is stopping"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This process is stopping and takes no new streams.", headers={"Retry-After": "5"}
+        )
+
+
+class StreamBroken(Exception):  # noqa: N818 - what it is, not an error to be answered
+    """Raised out of the ASGI application after the response has started.
+
+    The server closes the connection without the last chunk, so that every client sees a
+    truncated transfer. It carries the cause for the log; nothing of it reaches the wire. It is
+    no TailraceError, so that no exception handler takes it for one that can be answered.
+    """
+
+
+def problem(
+    status: int,
+    code: str,
+    title: str,
+    detail: str,
+    request_id: str | None,
+    members: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """A problem document as plain data (RFC 9457, section 3)."""
+    return {
+        "type": f"urn:tailrace:problem:{code}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "request_id": request_id,
+        **(members or {}),
+    }

@@ -1,0 +1,1 @@
+"""A SELECT becomes finished bytes: lane → frame → compress → chunk, counted and digested."""

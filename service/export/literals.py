@@ -1,0 +1,92 @@
+r"""A SELECT as text without placeholders, for statements that take none, such as COPY. Pure.
+
+The values of a request never become SQL by our own quoting: the database renders each with
+``quote_literal``, ``checked`` reads the rendering back as the lexer would and refuses what does
+not give the value again, and the compiler only places it. A driver's placeholder substitution
+over the whole text is never used: it would also hit ``$1`` inside literals and identifiers.
+
+Source: PostgreSQL's manual, "Lexical Structure", string constants and C-style escapes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql.base import PGCompiler, PGDialect
+from sqlalchemy.sql import visitors
+
+from service.errors import TailraceError
+
+PLAIN = re.compile(r"'(?:[^'\\]|'')*'", re.DOTALL)
+ESCAPED = re.compile(r" ?E'(?:[^'\\]|''|\\\\)*'", re.DOTALL)
+NUL = "\x00"
+
+
+class UnsafeLiteral(TailraceError):
+    """A rendering that does not read back as the value it was made from."""
+
+    code = "unsafe_literal"
+    title = "A value could not be bound safely"
+
+
+def read_literal(literal: str) -> str:
+    """The value of one string constant, or UnsafeLiteral if it is anything else."""
+    if PLAIN.fullmatch(literal):
+        return literal[1:-1].replace("''", "'")
+    if ESCAPED.fullmatch(literal):
+        inside = literal[literal.index("'") + 1 : -1]
+        return inside.replace("''", "'").replace("\\\\", "\\")
+    raise UnsafeLiteral("The database rendered a value as something that is not one literal.")
+
+
+def checked(values: Sequence[str], rendered: Sequence[str]) -> dict[str, str]:
+    """``rendered`` by value, each verified to be one string constant of exactly that value."""
+    for value, literal in zip(values, rendered, strict=True):
+        if NUL in value or read_literal(literal) != value:
+            raise UnsafeLiteral("The database rendered a value as another one.")
+    return dict(zip(values, rendered, strict=True))
+
+
+def text_values(statement: sa.Select[Any]) -> list[str]:
+    """Every text that ``statement`` binds, once each, in a stable order."""
+    found: dict[str, None] = {}
+    for element in visitors.iterate(statement):
+        if isinstance(element, sa.BindParameter) and isinstance(element.value, str):
+            found[element.value] = None
+    return list(found)
+
+
+def render(statement: sa.Select[Any], literals: Mapping[str, str]) -> str:
+    """``statement`` as text, each bound text replaced by its literal from ``literals``.
+
+    Raises KeyError for a text that was not rendered and UnsafeLiteral for a value that is
+    neither text nor a whole number.
+    """
+    dialect = _LiteralDialect(literals)
+    return str(statement.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
+
+
+class _LiteralCompiler(PGCompiler):
+    dialect: _LiteralDialect
+
+    def render_literal_value(self, value: Any, type_: Any) -> str:
+        del type_
+        if isinstance(value, str):
+            return self.dialect.literals[value]
+        if type(value) is int:
+            return str(value)
+        raise UnsafeLiteral(f"A value of type {type(value).__name__} cannot be placed.")
+
+
+class _LiteralDialect(PGDialect):
+    statement_compiler = _LiteralCompiler
+    supports_statement_cache = False
+    # "named" does not double the percent signs of identifiers, as "pyformat" does.
+    default_paramstyle = "named"
+
+    def __init__(self, literals: Mapping[str, str]) -> None:
+        super().__init__(paramstyle="named")
+        self.literals = literals

@@ -1,0 +1,77 @@
+"""A direct stream: an export that goes straight to the client, with a record behind it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from service.database import utcnow
+from service.errors import TailraceError
+from service.export.pipeline import Export
+from service.export.receipt import Outcome
+from service.jobs.model import Record
+from service.jobs.store import Recorder
+from service.observe import Observer, StreamEnded, StreamStarted
+
+
+@dataclass(slots=True)
+class DirectStream:
+    """What ``streaming.StreamResponse`` sends; it has a record from its first byte on."""
+
+    export: Export
+    record: Record
+    recorder: Recorder
+    observe: Observer
+    created: float
+
+    async def open(self) -> None:
+        await self.export.open()
+
+    async def read(self) -> bytes | None:
+        return await self.export.read()
+
+    async def close(self) -> None:
+        await self.export.close()
+
+    def started(self) -> None:
+        self.record = replace(self.record, started_at=utcnow())
+        self.recorder.begin(self._current)
+        record = self.record
+        self.observe(
+            StreamStarted(
+                export_id=record.id,
+                kind=record.kind.value,
+                dataset=record.dataset,
+                format=record.format,
+                lane=record.lane,
+                first_byte_seconds=time.monotonic() - self.created,
+            )
+        )
+
+    def ended(self, outcome: Outcome, error: TailraceError | None) -> None:
+        now = utcnow()
+        receipt = self.export.receipt(outcome, now).as_dict()
+        problem = error.problem(None) if error else None
+        self.record = self.record.finished(receipt, outcome, now, problem)
+        self.recorder.finish(self.record)
+        self.observe(self._ended(outcome, now, error))
+
+    def _current(self) -> Record:
+        stages = self.export.stages
+        return replace(self.record, rows=stages.frame.rows, bytes=stages.file.bytes)
+
+    def _ended(self, outcome: Outcome, now: datetime, error: TailraceError | None) -> StreamEnded:
+        record = self.record
+        return StreamEnded(
+            export_id=record.id,
+            kind=record.kind.value,
+            dataset=record.dataset,
+            format=record.format,
+            lane=record.lane,
+            outcome=outcome.value,
+            rows=record.rows,
+            bytes=record.bytes,
+            seconds=(now - (record.started_at or now)).total_seconds(),
+            error=error.detail if error else None,
+        )

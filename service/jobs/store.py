@@ -1,0 +1,203 @@
+"""Records in Tailrace's own tables, written in batches behind the streams they describe.
+
+A stream never waits for its record: losing this database costs receipts, not exports. What
+has not been written yet is answered from memory, so a client can ask for its receipt at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import asdict, fields
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from service.database import utcnow
+from service.jobs.model import Kind, Record, State
+from service.jobs.tables import exports
+from service.observe import Observer, RecordsDropped, RecordsNotWritten
+
+BATCH_SECONDS = 0.1  # how far records may lag behind
+HEARTBEAT_SECONDS = 2.0
+LOST_AFTER = timedelta(seconds=60)
+SWEEP_SECONDS = 15.0
+MAX_PENDING = 10_000  # records kept in memory while the database is away
+MAX_BACKOFF = 5.0  # seconds
+
+_COLUMNS = tuple(field.name for field in fields(Record))
+_FINAL = [state.value for state in State if state.final]
+
+
+class Recorder:
+    """The records of this process: live streams, a bounded backlog, and the table."""
+
+    def __init__(self, engine: AsyncEngine, observe: Observer) -> None:
+        self._engine = engine
+        self._observe = observe
+        self._live: dict[str, Callable[[], Record]] = {}
+        self._pending: dict[str, Record] = {}
+        self._dirty = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Begin to write, to keep live records fresh and to find lost ones."""
+        loops = (self._write_behind(), self._keep_fresh(), self._sweep_for_lost())
+        self._tasks = [asyncio.create_task(loop) for loop in loops]
+
+    async def stop(self) -> None:
+        """Stop, after one last attempt to write what is pending."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        with contextlib.suppress(SQLAlchemyError, OSError, TimeoutError):
+            async with asyncio.timeout(MAX_BACKOFF):
+                while self._pending:
+                    await self._write()
+
+    def begin(self, current: Callable[[], Record]) -> None:
+        """A stream started; ``current`` gives its record as it is now."""
+        record = current()
+        self._live[record.id] = current
+        self._put(record)
+
+    def finish(self, record: Record) -> None:
+        """A stream ended; ``record`` is how."""
+        self._live.pop(record.id, None)
+        self._put(record)
+
+    async def get(self, export_id: str) -> Record | None:
+        """The newest knowledge of one export, or None if there is none."""
+        if export_id in self._live:
+            return self._live[export_id]()
+        if export_id in self._pending:
+            return self._pending[export_id]
+        query = sa.select(exports).where(exports.c.id == UUID(export_id))
+        async with self._engine.connect() as connection:
+            row = (await connection.execute(query)).one_or_none()
+        return _record(row) if row else None
+
+    async def newest(
+        self,
+        *,
+        owner: str,
+        kind: Kind | None = None,
+        state: State | None = None,
+        dataset: str | None = None,
+        before: tuple[datetime, str] | None = None,
+        limit: int = 50,
+    ) -> list[Record]:
+        """Records of ``owner``, newest first, those before the (created_at, id) of ``before``."""
+        await self._write()
+        query = sa.select(exports).where(exports.c.owner == owner)
+        for column, wanted in (("kind", kind), ("state", state), ("dataset", dataset)):
+            if wanted is not None:
+                query = query.where(exports.c[column] == str(wanted))
+        if before is not None:
+            place = sa.tuple_(sa.literal(before[0]), sa.literal(UUID(before[1])))
+            query = query.where(sa.tuple_(exports.c.created_at, exports.c.id) < place)
+        query = query.order_by(exports.c.created_at.desc(), exports.c.id.desc()).limit(limit)
+        async with self._engine.connect() as connection:
+            found = [_record(row) for row in await connection.execute(query)]
+        return [self._fresher(record) for record in found]
+
+    def _fresher(self, record: Record) -> Record:
+        live = self._live.get(record.id)
+        return live() if live else self._pending.get(record.id, record)
+
+    def _put(self, record: Record) -> None:
+        self._pending[record.id] = record
+        excess = len(self._pending) - MAX_PENDING
+        if excess > 0:
+            for export_id in list(self._pending)[:excess]:
+                del self._pending[export_id]
+            self._observe(RecordsDropped(excess))
+        self._dirty.set()
+
+    async def _write_behind(self) -> None:
+        pause = BATCH_SECONDS
+        while True:
+            await self._dirty.wait()
+            await asyncio.sleep(pause)
+            try:
+                await self._write()
+                pause = BATCH_SECONDS
+            except (SQLAlchemyError, OSError, TimeoutError) as error:
+                self._observe(RecordsNotWritten(len(self._pending), repr(error)))
+                pause = min(pause * 2, MAX_BACKOFF)
+
+    async def _write(self) -> None:
+        """Write everything pending in one transaction; what changes meanwhile stays pending."""
+        batch = list(self._pending.values())
+        if not batch:
+            self._dirty.clear()
+            return
+        async with self._engine.begin() as connection:
+            await connection.execute(sa.text("SET LOCAL synchronous_commit = off"))
+            await connection.execute(_UPSERT, [_row(record) for record in batch])
+        for record in batch:
+            if self._pending.get(record.id) is record:
+                del self._pending[record.id]
+        if not self._pending:
+            self._dirty.clear()
+
+    async def _keep_fresh(self) -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+            for current in list(self._live.values()):
+                self._put(current())
+
+    async def _sweep_for_lost(self) -> None:
+        """A process that was killed leaves records that say running: find and end them."""
+        while True:
+            with contextlib.suppress(SQLAlchemyError, OSError, TimeoutError):
+                await self.end_lost(LOST_AFTER)
+            await asyncio.sleep(SWEEP_SECONDS)
+
+    async def end_lost(self, after: timedelta) -> int:
+        """End running streams without a heartbeat for ``after``; gives how many there were."""
+        c = exports.c
+        stale = (c.kind != Kind.JOB.value, c.state == State.RUNNING.value)
+        query = sa.select(exports).where(*stale, c.heartbeat_at < sa.func.now() - after)
+        async with self._engine.begin() as connection:
+            rows = await connection.execute(query.with_for_update(skip_locked=True))
+            lost = [_record(row).lost(utcnow()) for row in rows]
+            if lost:
+                await connection.execute(_UPSERT, [_row(record) for record in lost])
+        return len(lost)
+
+
+_INSERT = insert(exports).values(
+    {name: sa.bindparam(name) for name in _COLUMNS if name != "heartbeat_at"}
+    # The database's clock, so that every process is measured against the same one.
+    | {"heartbeat_at": sa.func.now()}
+)
+_UPSERT = _INSERT.on_conflict_do_update(
+    index_elements=[exports.c.id],
+    set_={name: _INSERT.excluded[name] for name in _COLUMNS if name not in ("id", "created_at")},
+    where=exports.c.state.not_in(_FINAL),
+)
+
+
+def _row(record: Record) -> dict[str, Any]:
+    row = asdict(record)
+    del row["heartbeat_at"]
+    return row | {"id": UUID(record.id), "kind": record.kind.value, "state": record.state.value}
+
+
+def _record(row: sa.Row[Any]) -> Record:
+    values = {name: row._mapping[name] for name in _COLUMNS}
+    typed = {
+        "id": str(values["id"]),
+        "kind": Kind(values["kind"]),
+        "state": State(values["state"]),
+        "rows": values["rows"] or 0,
+        "bytes": values["bytes"] or 0,
+    }
+    return Record(**{**values, **typed})

@@ -1,0 +1,42 @@
+"""Several server processes on one socket, restarted when they crash."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import threading
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import structlog
+
+RESTART_SECONDS = 1.0  # between looks at the children, and so between restarts
+
+
+def supervise(count: int, target: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    """Run ``count`` processes of ``target`` until SIGTERM or SIGINT, then wait for their drain."""
+    context = multiprocessing.get_context("spawn")
+    stopping = threading.Event()
+    handled = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda *_: stopping.set()) for number in handled}
+
+    def start() -> BaseProcess:
+        child = context.Process(target=target, args=arguments)
+        child.start()
+        return child
+
+    children = [start() for _ in range(count)]
+    try:
+        while not stopping.wait(RESTART_SECONDS):
+            for place, child in enumerate(children):
+                if child.exitcode is not None:
+                    structlog.get_logger("tailrace").error("process ended", exitcode=child.exitcode)
+                    children[place] = start()
+    finally:
+        for child in children:
+            child.terminate()
+        for child in children:
+            child.join()
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,109 @@
+"""HTTP/1.1 connections with the time-outs that uvicorn's own protocol lacks.
+
+httptools is pinned: it always frames a body of unknown length as chunks, so a broken stream is
+seen to be broken even by a proxy that speaks HTTP/1.0 to us.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from service.streaming import EXTENSION
+
+HIGH_WATER = 512 * 1024  # bytes waiting in user space before a sender has to wait
+STALL_CHECKS = 4  # looks at a paused connection per stall time-out
+
+
+class TailraceProtocol(HttpToolsProtocol):
+    """Drops a connection whose request head takes too long, or whose client reads nothing.
+
+    ``header_timeout`` and ``stall_timeout`` are seconds; subclasses made by ``with_timeouts``
+    set them, since uvicorn makes the instances.
+    """
+
+    header_timeout = 10.0
+    stall_timeout = 60.0
+
+    _header_timer: asyncio.TimerHandle | None = None
+    _stall_timer: asyncio.TimerHandle | None = None
+    _unread = 0
+    _stalled_checks = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        super().connection_made(transport)
+        transport.set_write_buffer_limits(high=HIGH_WATER)
+        self._await_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._headers_came()
+        self._writes_flow()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if self._header_timer is None:
+            self._await_headers()
+
+    def on_headers_complete(self) -> None:
+        self._headers_came()
+        extensions: dict[str, Any] = {EXTENSION: {"stalled": False}}
+        self.scope["extensions"] = extensions
+        super().on_headers_complete()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_for_stall()
+
+    def resume_writing(self) -> None:
+        self._writes_flow()
+        super().resume_writing()
+
+    def _await_headers(self) -> None:
+        self._header_timer = self.loop.call_later(self.header_timeout, self._headers_late)
+
+    def _headers_came(self) -> None:
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
+
+    def _headers_late(self) -> None:
+        self._header_timer = None
+        self.transport.abort()
+
+    def _watch_for_stall(self) -> None:
+        self._unread = self.transport.get_write_buffer_size()
+        self._stalled_checks = 0
+        self._writes_flow()
+        self._schedule_stall_check()
+
+    def _writes_flow(self) -> None:
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+
+    def _schedule_stall_check(self) -> None:
+        delay = self.stall_timeout / STALL_CHECKS
+        self._stall_timer = self.loop.call_later(delay, self._check_stall)
+
+    def _check_stall(self) -> None:
+        """A client that reads anything at all is slow, not stalled."""
+        unread = self.transport.get_write_buffer_size()
+        self._stalled_checks = 0 if unread < self._unread else self._stalled_checks + 1
+        self._unread = unread
+        if self._stalled_checks < STALL_CHECKS:
+            self._schedule_stall_check()
+            return
+        self._stall_timer = None
+        if self.cycle is not None:
+            self.cycle.scope["extensions"][EXTENSION]["stalled"] = True  # type: ignore[typeddict-item]  # ours
+        # close() would wait for the buffer that nobody reads.
+        self.transport.abort()
+
+
+def with_timeouts(*, header_timeout: float, stall_timeout: float) -> type[TailraceProtocol]:
+    """The protocol class for these time-outs, in seconds."""
+    limits = {"header_timeout": header_timeout, "stall_timeout": stall_timeout}
+    return type("ConfiguredProtocol", (TailraceProtocol,), limits)

@@ -1,0 +1,172 @@
+"""As what an export is sent: format, compression, and the choices that each format has. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from service.errors import InvalidParameter, NotAcceptable, Unsupported
+from service.export.chunk import MAX_CHUNK_SIZE, MIN_CHUNK_SIZE
+from service.export.compress import COMPRESSIONS
+from service.export.encode import FORMATS, Format
+
+PARAMETERS = frozenset({"compression", "profile", "delimiter", "header", "end", "chunk_size"})
+DELIMITERS = frozenset(",;|\t:~^ !#$%&*+-/<=>?@_`.")
+ALIASES = {"application/jsonl": "ndjson", "application/ndjson": "ndjson"}
+UNSAFE = re.compile(r'[\x00-\x1f\x7f"\\/:*?<>|%]+')
+
+
+@dataclass(frozen=True, slots=True)
+class Representation:
+    """``compression`` makes a compressed file; ``encoding`` codes the transfer of a plain one."""
+
+    format: Format
+    compression: str = "none"
+    encoding: str | None = None
+    delimiter: str = ","
+    header: bool = True
+    end: bool = False
+    chunk_size: int = 0
+
+    @property
+    def media_type(self) -> str:
+        if self.compression != "none":
+            return COMPRESSIONS[self.compression].media_type
+        if self.format.name == "csv":
+            present = "present" if self.header else "absent"  # RFC 4180, section 3
+            return f"text/csv; charset=utf-8; header={present}"
+        return f"{self.format.media_type}; charset=utf-8"
+
+    def filename(self, dataset: str) -> str:
+        """``flights.csv``, ``flights.ndjson.gz``."""
+        compression = COMPRESSIONS.get(self.compression)
+        return f"{dataset}.{self.format.name}{compression.suffix if compression else ''}"
+
+
+def negotiate_format(suffix: str | None, accept: str) -> Format:
+    """The format of the suffix, or else the best of ``Accept`` (RFC 9110, section 12.5.1)."""
+    if suffix is not None:
+        return FORMATS[suffix]
+    ranges = _weighted(accept or "*/*")
+    best = max(FORMATS.values(), key=lambda offered: _quality(offered, ranges))
+    if _quality(best, ranges) <= 0:
+        offered = ", ".join(item.media_type for item in FORMATS.values())
+        raise NotAcceptable(f"Offered are {offered}; Accept asks for {accept}.")
+    return best
+
+
+def negotiate_encoding(accept_encoding: str) -> str | None:
+    """The coding of the transfer that the client likes best, None for none at all."""
+    weights = dict(_weighted(accept_encoding))
+    rest = weights.get("*", 0.0)
+    liked = {coding: weights.get(coding, rest) for coding in COMPRESSIONS}
+    best = max(liked, key=lambda coding: liked[coding])
+    return best if liked[best] > 0 and liked[best] >= weights.get("identity", 0.0) else None
+
+
+def parse_representation(
+    chosen: Format,
+    parameters: Iterable[tuple[str, str]],
+    *,
+    accept_encoding: str = "",
+    chunk_size: int,
+) -> Representation:
+    """Read our own parameters; raises InvalidParameter or Unsupported naming the one."""
+    given: dict[str, str] = {}
+    for name, text in parameters:
+        if name in given:
+            raise InvalidParameter(name, f"{name} is given more than once.")
+        given[name] = text
+    compression = _one_of(given, "compression", ("none", *COMPRESSIONS))
+    if _one_of(given, "profile", ("machine", "excel")) == "excel":
+        raise Unsupported("profile", "profile: excel is not offered.")
+    _only_for(given, chosen, {"delimiter": "csv", "header": "csv", "end": "ndjson"})
+    return Representation(
+        format=chosen,
+        compression=compression,
+        encoding=negotiate_encoding(accept_encoding) if compression == "none" else None,
+        delimiter=_delimiter(given.get("delimiter", ",")),
+        header=_switch(given, "header", "1"),
+        end=_switch(given, "end", "0"),
+        chunk_size=_chunk_size(given.get("chunk_size"), chunk_size),
+    )
+
+
+def content_disposition(filename: str) -> str:
+    """``attachment`` with a safe name in ASCII and the whole one in UTF-8 (RFC 6266, RFC 8187)."""
+    name = UNSAFE.sub("_", filename).lstrip(".") or "export"
+    plain = name.encode("ascii", "replace").decode().replace("?", "_")
+    extended = "" if plain == name else f"; filename*=UTF-8''{quote(name, safe='')}"
+    return f'attachment; filename="{plain}"{extended}'
+
+
+def _weighted(header: str) -> list[tuple[str, float]]:
+    found = []
+    for element in header.split(","):
+        token, *parameters = (part.strip().lower() for part in element.split(";"))
+        weights = [text[2:] for text in parameters if text.startswith("q=")]
+        found.append((token, _weight(weights[0]) if weights else 1.0))
+    return found
+
+
+def _weight(text: str) -> float:
+    return float(text) if re.fullmatch(r"[01](?:\.\d{0,3})?", text) else 0.0
+
+
+def _quality(offered: Format, ranges: list[tuple[str, float]]) -> float:
+    """The weight of the most specific range that takes ``offered``; 0 when none does."""
+    names = {
+        offered.media_type,
+        *(alias for alias, name in ALIASES.items() if name == offered.name),
+    }
+    specific = [weight for token, weight in ranges if token in names]
+    family = f"{offered.media_type.partition('/')[0]}/*"
+    general = [weight for token, weight in ranges if token == family]
+    anything = [weight for token, weight in ranges if token == "*/*"]
+    return next((max(weights) for weights in (specific, general, anything) if weights), 0.0)
+
+
+def _one_of(given: dict[str, str], name: str, offered: tuple[str, ...]) -> str:
+    value = given.get(name, offered[0])
+    if value not in offered:
+        raise InvalidParameter(name, f"{name}: {value!r} is not one of {', '.join(offered)}.")
+    return value
+
+
+def _only_for(given: dict[str, str], chosen: Format, owners: dict[str, str]) -> None:
+    for name, owner in owners.items():
+        if name in given and chosen.name != owner:
+            raise InvalidParameter(name, f"{name} is for {owner}; this is {chosen.name}.")
+
+
+def _switch(given: dict[str, str], name: str, default: str) -> bool:
+    value = given.get(name, default)
+    if value not in ("0", "1"):
+        raise InvalidParameter(name, f"{name}: {value!r} is neither 0 nor 1.")
+    return value == "1"
+
+
+def _delimiter(text: str) -> str:
+    if text not in DELIMITERS:
+        raise InvalidParameter(
+            "delimiter", f"delimiter: {text!r} is not one of tab, space and {_shown()}."
+        )
+    return text
+
+
+def _shown() -> str:
+    return " ".join(sorted(DELIMITERS - {"\t", " "}))
+
+
+def _chunk_size(text: str | None, default: int) -> int:
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 10):  # noqa: PLR2004 - 10 digits are over
+        raise InvalidParameter("chunk_size", f"chunk_size: {text!r} is not a number of bytes.")
+    if not MIN_CHUNK_SIZE <= int(text) <= MAX_CHUNK_SIZE:
+        raise InvalidParameter(
+            "chunk_size", f"chunk_size: {text} is not from {MIN_CHUNK_SIZE} to {MAX_CHUNK_SIZE}."
+        )
+    return int(text)

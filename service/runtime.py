@@ -1,0 +1,56 @@
+"""What the routes share: settings, sources, catalogue, records, streams. One a process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+
+from fastapi import Request
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from service.access import ANONYMOUS, Caller
+from service.catalog import Catalog
+from service.database import Source
+from service.errors import TailraceError
+from service.jobs.store import Recorder
+from service.observe import Metrics, Observer
+from service.settings import Settings
+from service.streaming import ActiveStreams
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Built once by ``create_app`` and handed to the routes."""
+
+    settings: Settings
+    engine: AsyncEngine
+    sources: dict[str, Source]
+    catalog: Catalog
+    recorder: Recorder
+    active: ActiveStreams
+    metrics: Metrics
+    observe: Observer
+
+    async def start(self) -> None:
+        """Begin the background work. A source that is away is looked at on its first use."""
+        await self.recorder.start()
+        with contextlib.suppress(TailraceError):
+            await self.catalog.datasets()
+
+    async def stop(self) -> None:
+        """Write what is pending, then let every connection go."""
+        await self.recorder.stop()
+        await asyncio.gather(*(source.close() for source in self.sources.values()))
+        await self.engine.dispose()
+
+
+def service_of(request: Request) -> Service:
+    """The service that answers ``request``."""
+    service: Service = request.app.state.service
+    return service
+
+
+def caller_of(request: Request) -> Caller:
+    """Who asks. Without keys everybody is the same anonymous caller."""
+    return Caller(ANONYMOUS, request.client.host if request.client else None)

@@ -1,0 +1,32 @@
+"""Fixtures that every test may use: a PostgreSQL server, and databases of a test's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.postgres import Databases, running_postgres
+
+
+@pytest.fixture(scope="session")
+def databases() -> Iterator[Databases]:
+    """One PostgreSQL server for the whole run."""
+    with running_postgres() as url:
+        found = Databases(url)
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def database_url(databases: Databases) -> Iterator[str]:
+    """A database of this test's own, with Tailrace's tables."""
+    with databases.clone() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def module_database_url(databases: Databases) -> Iterator[str]:
+    """A database that the tests of one module share."""
+    with databases.clone() as url:
+        yield url

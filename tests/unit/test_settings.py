@@ -1,0 +1,415 @@
+"""The values of the settings: what is read, what is refused, and what is never shown."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from sqlalchemy.engine import make_url
+
+from service.settings import (
+    LONGEST,
+    DatabaseSettings,
+    DatasetSettings,
+    LimitSettings,
+    LogSettings,
+    ServerSettings,
+    Settings,
+    SourceSettings,
+    default_data_dir,
+    expected_at,
+    format_duration,
+    keys_at,
+    masked_url,
+    parse_duration,
+    parse_list,
+    parse_size,
+    postgres_url,
+)
+
+SECRET = "hunter2secret"
+URL = f"postgresql://tailrace:{SECRET}@db.internal:5433/exports"
+
+
+def first_message(model: type[Any], **values: Any) -> str:
+    with pytest.raises(ValidationError) as caught:
+        model.model_validate(values)
+    return str(caught.value.errors()[0]["msg"])
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [
+        ("60s", 60.0),
+        ("100ms", 0.1),
+        ("4h", 14_400.0),
+        ("7d", 604_800.0),
+        ("1h30m", 5_400.0),
+        ("1d1h1m1s1ms", 90_061.001),
+        ("1.5h", 5_400.0),
+        ("2m500ms", 120.5),
+        ("0.5", 0.5),
+        (" 30 ", 30.0),
+        (15, 15.0),
+        (0.25, 0.25),
+    ],
+)
+def test_durations_are_read_as_seconds(written: object, seconds: float) -> None:
+    assert parse_duration(written) == seconds
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["", " ", "s", "60 s", "1m1h", "1s1s", "-5s", "5S", "5sec", "1e3", "٣s", "inf", "nan"]
+    + ["5s\nx", True, None, [5], 10**400],
+)
+def test_other_durations_are_refused(written: object) -> None:
+    with pytest.raises(ValueError, match="is not a duration|is too long"):
+        parse_duration(written)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, "0s", float("nan"), float("inf"), LONGEST * 1.01])
+def test_a_limit_is_above_zero_and_finite(seconds: object) -> None:
+    assert first_message(LimitSettings, stall_timeout=seconds).startswith("Input should be")
+
+
+def test_a_transaction_is_no_longer_than_postgresql_can_time() -> None:
+    assert LimitSettings.model_validate({"max_duration": "24d"}).max_duration == 24 * 86_400
+    assert "2147483" in first_message(LimitSettings, max_duration="25d")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "written"),
+    [(60, "1m"), (0.1, "100ms"), (14_400, "4h"), (604_800, "7d"), (90, "1m30s"), (0, "0s")]
+    + [(1.5, "1.5s"), (0.0001, "0.1ms"), (3_600.25, "1h250ms"), (86_400.5, "1d500ms")],
+)
+def test_durations_are_written_shortly(seconds: float, written: str) -> None:
+    expected = {"0.1ms": "0.0001s"}.get(written, written)
+    assert format_duration(seconds) == expected
+
+
+@given(st.floats(min_value=0, max_value=LONGEST, exclude_min=True))
+@example(5e-324)
+@example(LONGEST)
+@example(0.30000000000000004)
+def test_durations_round_trip(seconds: float) -> None:
+    assert parse_duration(format_duration(seconds)) == seconds
+
+
+@given(st.integers(min_value=1, max_value=int(LONGEST) * 1000))
+def test_milliseconds_round_trip_without_long_fractions(milliseconds: int) -> None:
+    written = format_duration(milliseconds / 1000)
+    assert parse_duration(written) == milliseconds / 1000
+    assert len(written) <= len("36500d23h59m59.999s")
+
+
+@pytest.mark.parametrize(
+    ("written", "size"),
+    [(4096, 4096), ("4096", 4096), ("4096B", 4096), ("256KiB", 262_144), ("8MiB", 8_388_608)]
+    + [("256 kib", 262_144), (" 1GiB ", 1_073_741_824)],
+)
+def test_sizes_are_read_as_bytes(written: object, size: int) -> None:
+    assert parse_size(written) == size
+
+
+@pytest.mark.parametrize("written", ["", "KiB", "256KB", "1.5MiB", "-1", True, 1.5, None, "٣"])
+def test_other_sizes_are_refused(written: object) -> None:
+    with pytest.raises(ValueError, match="is not a size"):
+        parse_size(written)
+
+
+@pytest.mark.parametrize(
+    ("size", "accepted"),
+    [("4KiB", True), (4095, False), ("8MiB", True), (8 * 1024**2 + 1, False)],
+)
+def test_chunks_have_bounds(size: object, accepted: bool) -> None:  # noqa: FBT001
+    if accepted:
+        assert LimitSettings.model_validate({"chunk_size": size}).chunk_size == parse_size(size)
+    else:
+        assert "equal to" in first_message(LimitSettings, chunk_size=size)
+
+
+@pytest.mark.parametrize(
+    ("written", "parts"),
+    [
+        ("a", ["a"]),
+        ("a, b ,,c", ["a", "b", "c"]),
+        ("", []),
+        ('["a,b", "c"]', ["a,b", "c"]),
+        (["a,b"], ["a,b"]),
+    ],
+)
+def test_lists_are_read_from_text(written: object, parts: list[str]) -> None:
+    assert parse_list(written) == parts
+
+
+def test_a_broken_json_list_is_refused() -> None:
+    with pytest.raises(ValueError, match="is not a JSON list"):
+        parse_list('["a"')
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("postgresql://u:p@h:5433/d", "postgresql+asyncpg://u:p@h:5433/d"),
+        ("postgres://h/d", "postgresql+asyncpg://h/d"),
+        ("PostgreSQL://h/d\n", "postgresql+asyncpg://h/d"),
+        ("postgresql+asyncpg://h/d", "postgresql+asyncpg://h/d"),
+        ("postgresql:///d?host=/run/pg", "postgresql+asyncpg:///d?host=%2Frun%2Fpg"),
+        ("postgresql://u:@/d?host=/run/pg", "postgresql+asyncpg://u:@/d?host=%2Frun%2Fpg"),
+        ("postgresql://h/d?sslmode=require", "postgresql+asyncpg://h/d?ssl=require"),
+        ("postgresql://[::1]:5432/d", "postgresql+asyncpg://[::1]:5432/d"),
+        ("postgresql://u:p%40%2F%3A@h/d", "postgresql+asyncpg://u:p%40%2F%3A@h/d"),
+    ],
+)
+def test_urls_are_rewritten_for_asyncpg(written: str, read: str) -> None:
+    assert make_url(postgres_url(written)) == make_url(read)
+    assert postgres_url(written).startswith("postgresql+asyncpg://")
+
+
+@given(user=st.text(min_size=1), password=st.text(), database=st.from_regex(r"[a-z]+\Z"))
+def test_urls_keep_every_password(user: str, password: str, database: str) -> None:
+    url = make_url("postgresql://h/d").set(username=user, password=password, database=database)
+    read = make_url(postgres_url(url.render_as_string(hide_password=False)))
+    assert (read.username, read.password, read.database) == (user, password, database)
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        (SECRET, "is not a URL"),
+        ("", "is not a URL"),
+        (f"postgresql://u:{SECRET}@x@h/d", "is not a URL"),
+        (f"postgresql://us/er:{SECRET}@h/d", "is not a URL"),
+        (f"postgresql://u@h:{SECRET}/d", "is not a URL"),
+        (f"sqlite+aiosqlite:///{SECRET}.db", "only PostgreSQL is served so far"),
+        (f"mysql+asyncmy://u:{SECRET}@h/d", "only PostgreSQL is served so far"),
+        (f"postgresql+psycopg://u:{SECRET}@h/d", "through asyncpg only"),
+        (f"postgresql://h/d?channel_binding={SECRET}", "does not take: channel_binding"),
+    ],
+)
+def test_other_urls_are_refused_and_never_quoted(written: str, message: str) -> None:
+    told = first_message(DatabaseSettings, url=written)
+    assert message in told
+    assert SECRET not in told
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        (URL, "postgresql://tailrace:***@db.internal:5433/exports"),
+        ("postgresql://h/d", "postgresql://h/d"),
+        (f"postgresql://h/d?password={SECRET}&port=5433", "postgresql://h/d?port=5433"),
+        (f"postgresql:///d?host=/run/pg&passfile={SECRET}", "postgresql:///d?host=%2Frun%2Fpg"),
+    ],
+)
+def test_a_masked_url_has_no_secret(written: str, shown: str) -> None:
+    assert masked_url(postgres_url(written)) == shown
+
+
+def test_no_representation_shows_a_url() -> None:
+    settings = Settings(
+        database=DatabaseSettings(url=URL), sources={"main": SourceSettings(url=URL)}
+    )
+    for text in (repr(settings), str(settings), repr(settings.sources), repr(settings.database)):
+        assert SECRET not in text
+        assert "db.internal" not in text
+
+
+def test_no_validation_error_shows_a_value() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Settings.model_validate({"database": {"url": SECRET}, "log": {"level": SECRET}})
+    assert SECRET not in str(caught.value)
+    assert SECRET not in repr(caught.value)
+
+
+def test_the_defaults() -> None:
+    settings = Settings(data_dir=Path("/data"))
+    assert settings.database.url is None
+    assert settings.sources == {"main": SourceSettings(expose=("public.*",))}
+    assert settings.datasets == {}
+    assert settings.source_url("main") is None
+    assert settings.limits.model_dump() == {
+        "stall_timeout": 60,
+        "max_duration": 14_400,
+        "artifact_ttl": 604_800,
+        "prime_timeout": 20,
+        "slot_timeout": 5,
+        "header_timeout": 10,
+        "drain_timeout": 30,
+        "flush_interval": 0.1,
+        "close_timeout": 5,
+        "chunk_size": 262_144,
+    }
+    assert settings.server == ServerSettings(
+        host="127.0.0.1",
+        port=8000,
+        cors_origins=(),
+        root_path="",
+        allow_anonymous=False,
+        processes=1,
+    )
+    assert settings.log == LogSettings(level="info", format="json")
+    assert SourceSettings() == SourceSettings(
+        url=None, lane="auto", expose=(), max_connections=8
+    )
+    assert DatasetSettings(table="t") == DatasetSettings(
+        source="main", table="t", sql=None, key=None, columns=("*",), title=None, description=None
+    )
+
+
+def test_main_exposes_nothing_of_a_database_that_was_named() -> None:
+    settings = Settings(database=DatabaseSettings(url=URL))
+    assert settings.sources == {"main": SourceSettings()}
+    assert settings.source_url("main") == settings.database.url
+
+
+def test_a_named_source_is_all_there_is() -> None:
+    settings = Settings(sources={"wh": SourceSettings(url=URL)})
+    assert list(settings.sources) == ["wh"]
+    assert settings.sources["wh"].expose == ()
+    assert str(settings.source_url("wh")).startswith("postgresql+asyncpg://")
+
+
+def test_a_dataset_needs_a_source_that_exists() -> None:
+    dataset = DatasetSettings(table="t", source="wh")
+    told = first_message(Settings, datasets={"d": dataset})
+    assert told == "there is no such source"
+    sources = {"wh": SourceSettings()}
+    assert Settings(sources=sources, datasets={"d": dataset}).datasets["d"].source == "wh"
+
+
+@pytest.mark.parametrize("values", [{}, {"table": "t", "sql": "select 1"}])
+def test_a_dataset_is_a_table_or_sql(values: dict[str, str]) -> None:
+    assert first_message(DatasetSettings, **values) == "either table or sql is needed, not both"
+
+
+@pytest.mark.parametrize(
+    ("model", "values", "message"),
+    [
+        (SourceSettings, {"max_connections": 0}, "greater than or equal to 1"),
+        (SourceSettings, {"max_connections": 1001}, "less than or equal to 1000"),
+        (SourceSettings, {"max_connections": True}, "should be a number"),
+        (SourceSettings, {"expose": ["public"]}, "is not a pattern"),
+        (SourceSettings, {"expose": ["*.*"]}, "is not a pattern"),
+        (SourceSettings, {"expose": ["a.b.c"]}, "is not a pattern"),
+        (SourceSettings, {"expose": ["tailrace.*"]}, "never exposed"),
+        (SourceSettings, {"expose": ["pg_catalog.pg_authid"]}, "never exposed"),
+        (SourceSettings, {"expose": ["information_schema.*"]}, "never exposed"),
+        (DatasetSettings, {"table": "tailrace.exports"}, "never exposed"),
+        (DatasetSettings, {"table": "a.b.c"}, "is not a table's name"),
+        (DatasetSettings, {"table": "public.*"}, "is not a table's name"),
+        (DatasetSettings, {"table": ""}, "is not a table's name"),
+        (DatasetSettings, {"sql": " \n"}, "is empty"),
+        (DatasetSettings, {"table": "t", "key": []}, "at least 1 item"),
+        (DatasetSettings, {"table": "t", "columns": []}, "at least 1 item"),
+        (DatasetSettings, {"table": "t", "key": [""]}, "is empty"),
+        (DatasetSettings, {"table": "t", "source": ".x"}, "is not a valid name"),
+        (ServerSettings, {"port": 65_536}, "less than or equal to 65535"),
+        (ServerSettings, {"processes": 0}, "greater than or equal to 1"),
+        (ServerSettings, {"host": ""}, "is empty"),
+        (ServerSettings, {"root_path": "x"}, "should begin with '/'"),
+        (ServerSettings, {"root_path": "/x/"}, "should begin with '/'"),
+        (ServerSettings, {"root_path": "/"}, "should begin with '/'"),
+        (ServerSettings, {"cors_origins": ["https://a.example/"]}, "is not an origin"),
+        (ServerSettings, {"cors_origins": ["a.example"]}, "is not an origin"),
+        (LogSettings, {"level": "loud"}, "should be 'debug'"),
+        (LogSettings, {"format": "xml"}, "should be 'json' or 'console'"),
+        (Settings, {"sources": False}, "valid mapping"),
+        (Settings, {"data_dir": ""}, "is not a path"),
+        (Settings, {"data_dir": 5}, "is not a path"),
+    ],
+)
+def test_wrong_values_are_refused(model: type[Any], values: dict[str, Any], message: str) -> None:
+    assert message in first_message(model, **values)
+
+
+@pytest.mark.parametrize(
+    ("model", "values"),
+    [
+        (SourceSettings, {"expose": ("public.*", "sales.daily", "tailrace2.*", "Größe.x")}),
+        (DatasetSettings, {"table": "pages", "key": ("a", "b")}),
+        (DatasetSettings, {"table": "pg_stat.x2".replace("pg_", "pgx_")}),
+        (DatasetSettings, {"table": "tailrace"}),
+        (ServerSettings, {"root_path": "/a/b", "port": 0}),
+        (ServerSettings, {"cors_origins": ("*", "https://a.example:8443", "http://[::1]:3000")}),
+    ],
+)
+def test_right_values_are_kept(model: type[Any], values: dict[str, Any]) -> None:
+    settings = model.model_validate(values)
+    assert {key: getattr(settings, key) for key in values} == values
+
+
+@pytest.mark.parametrize("name", ["a", "A-1_b.c", "-a", "9", "x" * 100, "csv", "a.csv.b"])
+def test_names_that_may_be(name: str) -> None:
+    settings = Settings(datasets={name: DatasetSettings(table="t")})
+    assert list(settings.datasets) == [name]
+
+
+@pytest.mark.parametrize("name", ["", ".a", "a b", "a/b", "ä", "a\n", "x" * 101, "a.csv", "A.JSON"])
+def test_names_that_may_not_be(name: str) -> None:
+    dataset = {"table": "t"}
+    with pytest.raises(ValidationError):
+        Settings.model_validate({"datasets": {name: dataset}})
+
+
+def test_only_datasets_may_not_end_like_a_format() -> None:
+    assert "a.csv" in Settings(sources={"a.csv": SourceSettings()}).sources
+
+
+def test_settings_cannot_be_changed_nor_extended() -> None:
+    settings = Settings()
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.limits.chunk_size = 4096  # type: ignore[misc]
+    for path in ((), ("database",), ("limits",), ("server",), ("log",), ("sources", "x")):
+        model = Settings if not path else {"sources": SourceSettings}.get(path[0])
+        model = model or type(getattr(settings, path[0]))
+        with pytest.raises(ValidationError, match="extra_forbidden"):
+            model.model_validate({"surplus": 1})
+
+
+def test_settings_travel_to_other_processes() -> None:
+    settings = Settings(
+        database=DatabaseSettings(url=URL), datasets={"d": DatasetSettings(table="t")}
+    )
+    assert pickle.loads(pickle.dumps(settings)) == settings  # noqa: S301
+
+
+@pytest.mark.parametrize(
+    ("environ", "folder"),
+    [
+        ({"XDG_DATA_HOME": "/xdg", "HOME": "/home/u"}, "/xdg/tailrace"),
+        ({"XDG_DATA_HOME": "xdg", "HOME": "/home/u"}, "/home/u/.local/share/tailrace"),
+        ({"XDG_DATA_HOME": "", "HOME": "/home/u"}, "/home/u/.local/share/tailrace"),
+        ({}, "~/.local/share/tailrace"),
+    ],
+)
+def test_the_data_directory_is_xdgs(environ: dict[str, str], folder: str) -> None:
+    assert default_data_dir(environ) == Path(folder)
+
+
+def test_the_data_directory_is_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/u")
+    monkeypatch.setenv("XDG_DATA_HOME", "/xdg")
+    assert Settings.model_validate({"data_dir": "here"}).data_dir == tmp_path / "here"
+    assert Settings.model_validate({"data_dir": "~/t"}).data_dir == Path("/home/u/t")
+    assert Settings().data_dir == Path("/xdg/tailrace")
+
+
+def test_every_key_can_say_what_it_expects() -> None:
+    tables = [("database",), ("sources", "x"), ("datasets", "x"), ("limits",), ("server",)]
+    for table in [*tables, ("log",), ()]:
+        assert keys_at(table), table
+        for key in keys_at(table):
+            assert expected_at((*table, key)).startswith(
+                ("a ", "letters", "true or false", "table = ", "one of")
+            )
+    assert expected_at(("limits", "chunk_size")) == "a size from '4KiB' to '8MiB'"
+    assert expected_at(("sources", "x", "expose", "0")).startswith("a list of")
+    assert expected_at(("datasets", "x")) == "a table [datasets.x]"
