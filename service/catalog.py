@@ -50,7 +50,7 @@ class Catalog:
         async with self._looking:
             for name in self._sources:
                 if name not in self._found:
-                    self._found[name] = await self._look(name)
+                    self._found[name] = await self._look(name, self._found)
         return _merged(self._found.values())
 
     async def dataset(self, name: str) -> Dataset:
@@ -65,7 +65,9 @@ class Catalog:
 
     async def refresh(self) -> None:
         """Look again at every source; until all have answered the old knowledge stays."""
-        fresh = {name: await self._look(name) for name in self._sources}
+        fresh: dict[str, Found] = {}
+        for name in self._sources:
+            fresh[name] = await self._look(name, fresh)
         async with self._looking:
             self._found = fresh
 
@@ -78,10 +80,12 @@ class Catalog:
         """Why configured datasets are not offered, by name."""
         return {name: why for found in self._found.values() for name, why in found.problems.items()}
 
-    async def _look(self, name: str) -> Found:
+    async def _look(self, name: str, others: Mapping[str, Found]) -> Found:
+        """What ``name`` offers, under names that ``others`` have not taken."""
         source, settings = self._sources[name], self._exposed[name]
         mine = {key: item for key, item in self._configured.items() if item.source == name}
         found = Found()
+        taken = {*self._configured, *(key for other in others.values() for key in other.datasets)}
         with translated():
             async with source.engine.connect() as connection:
                 there = await relations(connection, _schemas(settings, mine.values()))
@@ -89,7 +93,7 @@ class Catalog:
                     await self._configure(found, name, key, item, there, connection)
         for relation in there:
             if any(_matches(pattern, relation) for pattern in settings.expose):
-                self._expose(found, name, relation)
+                self._expose(found, name, relation, taken)
         return found
 
     async def _configure(
@@ -114,11 +118,10 @@ class Catalog:
         else:
             found.datasets[name] = dataset
 
-    def _expose(self, found: Found, source: str, relation: Relation) -> None:
-        taken = {*self._configured, *found.datasets}
-        taken.update(name for other in self._found.values() for name in other.datasets)
+    def _expose(self, found: Found, source: str, relation: Relation, taken: set[str]) -> None:
         full = f"{relation.schema}.{relation.name}"
         candidates = (relation.name, full, f"{source}.{full}")
+        taken = taken | found.datasets.keys()
         name = next((name for name in candidates if name not in taken), None)
         if name is None:
             self._observe(DatasetUnusable(full, "another dataset has every name it could have"))
@@ -197,13 +200,18 @@ def _dataset(name: str, source: str, relation: Relation, settings: DatasetSettin
 
 
 def _allowed(columns: tuple[Column, ...], settings: DatasetSettings) -> tuple[Column, ...]:
-    if "*" in settings.columns:
-        return columns
-    by_name = {column.name: column for column in columns}
-    missing = [name for name in settings.columns if name not in by_name]
+    there = [column.name for column in columns]
+    if not there:
+        raise NotFound("it has no columns.")
+    names = there if "*" in settings.columns else settings.columns
+    missing = [name for name in names if name not in there]
     if missing:
         raise NotFound(f"there is no column {', '.join(missing)}.")
-    return tuple(by_name[name] for name in settings.columns)
+    twice = sorted({name for name in names if there.count(name) > 1})
+    if twice:
+        raise NotFound(f"it has more than one column {', '.join(twice)}.")
+    by_name = {column.name: column for column in columns}
+    return tuple(by_name[name] for name in dict.fromkeys(names))
 
 
 def _key(names: tuple[str, ...], allowed: tuple[Column, ...], *, required: bool) -> tuple[str, ...]:

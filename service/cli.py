@@ -125,8 +125,10 @@ def version() -> None:
 
 TO_TRY = (
     "curl -sS -o f.csv '{base}/v1/rows/scores.csv'",
-    "curl -sS '{base}/v1/rows/flights.ndjson?origin=eq.JFK&select=carrier,flight,dep_delay"
-    "&order=dep_delay.desc.nullslast&limit=5'",
+    (
+        "curl -sS '{base}/v1/rows/flights.ndjson?origin=eq.JFK&select=carrier,flight,dep_delay"
+        "&order=dep_delay.desc.nullslast&limit=5'"
+    ),
     "curl -sS '{base}/v1/rows/flights.ndjson?limit=3&end=1'",
     "curl -sSOJ '{base}/v1/rows/flights.csv?compression=zstd'",
     "curl -sS '{base}/v1/exports?limit=1'",

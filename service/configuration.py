@@ -371,22 +371,23 @@ def _checked(draft: _Draft, path: Path | None, environ: Mapping[str, str]) -> Se
 
 
 def _refused(draft: _Draft, error: ErrorDetails) -> None:
-    kind, is_name = error["type"], error["loc"][-1] == "[key]"
+    kind = error["type"]
+    is_name = kind == "value_error" and error["loc"][-1] == "[key]"
     path = tuple(map(str, error["loc"][:-1] if is_name else error["loc"]))
     if any(path[:length] in draft.unresolved for length in range(1, len(path) + 1)):
         return
     if kind == "extra_forbidden":
         _unknown(draft, path, error["input"])
         return
-    message = "should be a table" if is_table(path) and not is_name else error["msg"]
+    plain = "should be a table" if is_table(path) and not is_name else error["msg"]
+    message = {"tuple_type": "should be a list", "too_short": "is empty"}.get(kind, plain)
     choices = error.get("ctx", {}).get("known", ())
     if kind == "literal_error":
         choices = get_args(field_at(path).annotation)
     expected = f"one of {', '.join(choices)}" if choices else expected_at(path)
     message = message.removeprefix("Value error, ").removeprefix("Input ")
-    message = message.replace("tuple", "list").replace("Tuple", "the list")
-    hint = _near(error["input"], choices)
-    draft.wrong(path, f"{message}{hint}", NAME_RULE if is_name else expected)
+    message += _near(error["input"], choices)
+    draft.wrong(path, message, NAME_RULE if is_name else expected)
 
 
 def _unknown(draft: _Draft, path: KeyPath, value: object) -> None:

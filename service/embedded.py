@@ -43,6 +43,7 @@ MAJOR = "18"
 DATABASE = "tailrace"
 SUPERUSER = "postgres"
 PORT = 5432  # no TCP port: it only names the socket's file
+SOCKET = f".s.PGSQL.{PORT}"
 
 START_SECONDS = 120  # crash recovery included
 STOP_SECONDS = 30
@@ -228,6 +229,9 @@ class EmbeddedPostgres:
         if self._log.exists():
             self._log.replace(self._log.with_name("postgres.log.1"))
         self._account.file(self._log)
+        # a killed server's, whose lock may name a process id that lives again
+        for name in (SOCKET, f"{SOCKET}.lock"):
+            (self.socket_dir / name).unlink(missing_ok=True)
         deadline = time.monotonic() + START_SECONDS
         while (started := self._pg_ctl("start", *self._start_options())).returncode != 0:
             tail = "\n".join(self._log.read_text("utf-8", "replace").splitlines()[-LOG_TAIL_LINES:])
@@ -322,7 +326,7 @@ def _socket_dir(data_dir: Path) -> Path:
 
 
 def _suits_a_socket(folder: Path) -> bool:
-    address = os.fsencode(folder / f".s.PGSQL.{PORT}")
+    address = os.fsencode(folder / SOCKET)
     return len(address) <= SOCKET_PATH_BYTES and PLAIN_PATH.fullmatch(str(folder)) is not None
 
 

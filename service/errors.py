@@ -145,7 +145,7 @@ class Draining(TailraceError):
         )
 
 
-class StreamBroken(Exception):  # noqa: N818 - what it is, not an error to be answered
+class StreamBroken(Exception):
     """Raised out of the ASGI application after the response has started.
 
     The server closes the connection without the last chunk, so that every client sees a

@@ -22,7 +22,8 @@ Clause = sa.ColumnElement[bool]
 Operand = tuple[str, ...]
 
 KNOWN_LATER = frozenset(
-    "like ilike match imatch isdistinct fts plfts phfts wfts cs cd ov sl sr nxr nxl adj".split()
+    {"like", "ilike", "match", "imatch", "isdistinct", "fts", "plfts", "phfts", "wfts"}
+    | {"cs", "cd", "ov", "sl", "sr", "nxr", "nxl", "adj"}
 )
 IS_VALUES: dict[str, Callable[[sa.ColumnElement[Any]], Clause]] = {
     "null": lambda column: column.is_(sa.null()),

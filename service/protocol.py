@@ -98,7 +98,7 @@ class TailraceProtocol(HttpToolsProtocol):
             return
         self._stall_timer = None
         if self.cycle is not None:
-            self.cycle.scope["extensions"][EXTENSION]["stalled"] = True  # type: ignore[typeddict-item]  # ours
+            self.cycle.scope["extensions"][EXTENSION]["stalled"] = True
         # close() would wait for the buffer that nobody reads.
         self.transport.abort()
 

@@ -21,6 +21,7 @@ from service.scanner import Scanner
 GRAMMAR = frozenset({"select", "order", "limit", "offset"})
 LATER = frozenset({"and", "or", "not.and", "not.or", "after"})
 MAX_ROWS = 2**63 - 1  # what PostgreSQL's LIMIT takes
+MAX_DIGITS = len(str(MAX_ROWS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,14 +173,22 @@ def _column(dataset: Dataset, name: str, parameter: str) -> Column:
 def _count(parameter: str, text: str | None) -> int | None:
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit()) or int(text) > MAX_ROWS:
+    plain = text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS
+    if not plain or int(text) > MAX_ROWS:
         raise InvalidParameter(parameter, f"{parameter}: {text!r} is not a whole number of rows.")
     return int(text)
 
 
 def build_select(dataset: Dataset, query: RowsQuery) -> sa.Select[Any]:
-    """The SELECT over reflected columns that ``query`` means; its values are bound parameters."""
-    chosen = (dataset.expression(item.column).label(item.label) for item in query.select)
+    """The SELECT over reflected columns that ``query`` means; its values are bound parameters.
+
+    Output columns are ``c0``, ``c1``, …: labels are the caller's text, and as identifiers the
+    database would cut them at 63 bytes.
+    """
+    chosen = (
+        dataset.expression(item.column).label(f"c{place}")
+        for place, item in enumerate(query.select)
+    )
     statement = sa.select(*chosen).select_from(dataset.relation)
     for condition in query.where:
         statement = statement.where(condition.clause(dataset))

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.dataset import Column, Kind
+from service.errors import SourceError
 
 # The fixed object identifiers of the built-in types (src/include/catalog/pg_type.dat).
 KINDS: dict[int, Kind] = {
@@ -44,11 +45,17 @@ RELATIONS = sa.text("""
       AND has_schema_privilege(n.oid, 'USAGE') AND has_any_column_privilege(c.oid, 'SELECT')
     ORDER BY n.nspname, c.relname
 """)
+# NOT NULL is no promise for a foreign table, the rows of inheriting tables, or (from version 18)
+# a constraint that is not valid yet.
 COLUMNS = sa.text("""
     SELECT a.attrelid AS relation, a.attname AS name, a.atttypid AS type_oid,
-           format_type(a.atttypid, a.atttypmod) AS type, a.attnotnull AS not_null,
+           format_type(a.atttypid, a.atttypmod) AS type,
+           a.attnotnull AND NOT c.relkind = 'f' AND NOT (c.relkind = 'r' AND c.relhassubclass)
+           AND NOT EXISTS (SELECT FROM pg_constraint k
+                           WHERE k.conrelid = a.attrelid AND k.contype = 'n'
+                             AND a.attnum = ANY(k.conkey) AND NOT k.convalidated) AS not_null,
            col_description(a.attrelid, a.attnum) AS description
-    FROM pg_attribute a
+    FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
     WHERE a.attrelid = ANY(CAST(:oids AS oid[])) AND a.attnum > 0 AND NOT a.attisdropped
       AND has_column_privilege(a.attrelid, a.attnum, 'SELECT')
     ORDER BY a.attrelid, a.attnum
@@ -80,7 +87,14 @@ async def relations(connection: AsyncConnection, schemas: Sequence[str]) -> list
     for row in await connection.execute(COLUMNS, {"oids": list(columns)}):
         nullable = not row.not_null
         columns[row.relation].append(
-            column(row.name, row.type, row.type_oid, domains, nullable, row.description)
+            column(
+                row.name,
+                row.type,
+                row.type_oid,
+                domains,
+                nullable=nullable,
+                description=row.description,
+            )
         )
     return [
         Relation(
@@ -98,13 +112,17 @@ async def relations(connection: AsyncConnection, schemas: Sequence[str]) -> list
 async def query_columns(connection: AsyncConnection, sql: str) -> tuple[Column, ...]:
     """The columns of a configured query, as the server describes them without running it.
 
-    Raises asyncpg's PostgresError when ``sql`` is not exactly one statement that gives rows.
+    Raises asyncpg's PostgresError when ``sql`` is not exactly one statement that gives rows, and
+    SourceError when it has parameters.
     """
     raw = await connection.get_raw_connection()
     driver: Any = raw.driver_connection
     # On its own first: so its parentheses and quotes are its own, and there is one statement.
     await driver.prepare(sql)
-    described = await driver.prepare(f"SELECT * FROM ({sql}\n) AS configured")
+    wrapped = f"SELECT * FROM ({sql}\n) AS configured"  # noqa: S608 - the operator's own
+    described = await driver.prepare(wrapped)
+    if described.get_parameters():
+        raise SourceError("it has parameters such as $1, which nothing would fill.")
     attributes: Sequence[asyncpg.Attribute] = described.get_attributes()
     oids = [attribute.type.oid for attribute in attributes]
     names = {row.oid: row.type for row in await connection.execute(TYPE_NAMES, {"oids": oids})}
@@ -123,6 +141,7 @@ def column(
     type_name: str,
     oid: int,
     domains: Mapping[int, int],
+    *,
     nullable: bool = True,
     description: str | None = None,
 ) -> Column:

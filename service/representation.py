@@ -124,7 +124,7 @@ def _quality(offered: Format, ranges: list[tuple[str, float]]) -> float:
     specific = [weight for token, weight in ranges if token in names]
     family = f"{offered.media_type.partition('/')[0]}/*"
     general = [weight for token, weight in ranges if token == family]
-    anything = [weight for token, weight in ranges if token == "*/*"]
+    anything = [weight for name, weight in ranges if name == "*/*"]
     return next((max(weights) for weights in (specific, general, anything) if weights), 0.0)
 
 

@@ -126,6 +126,8 @@ def _renderer(settings: LogSettings) -> Any:
 
 
 def _not_broken_on_purpose(record: logging.LogRecord) -> bool:
-    """uvicorn reports the exception that breaks a stream as a crash; the stream's own event
-    has told it already, with its reason."""
+    """uvicorn reports the exception that breaks a stream as a crash.
+
+    The stream's own event has told it already, with its reason.
+    """
     return not (record.exc_info and isinstance(record.exc_info[1], StreamBroken))

@@ -189,7 +189,8 @@ _IDENTIFIER = r"""[^\s.*"]+"""
 NAME_RULE = "letters, digits, '_', '.' and '-', at most 100, the first not '.'"
 
 Text = Annotated[str, _spelled(r"(?s).*\S.*", "is empty"), Expected("a text")]
-Texts = Annotated[tuple[Text, ...], BeforeValidator(parse_list), Expected('a list such as ["id"]')]
+A_LIST = Expected('a list such as ["id"]')
+Texts = Annotated[tuple[Text, ...], BeforeValidator(parse_list), Field(min_length=1), A_LIST]
 Seconds = Annotated[
     float,
     BeforeValidator(parse_duration),
@@ -270,8 +271,8 @@ class DatasetSettings(Section):
     sql: Annotated[
         Text | None, Field(validate_default=True), Expected("table = '…' or sql = '…'")
     ] = None
-    key: Annotated[Texts | None, Field(min_length=1), Expected('a list such as ["id"]')] = None
-    columns: Annotated[Texts, Field(min_length=1)] = ("*",)
+    key: Annotated[Texts | None, A_LIST] = None
+    columns: Texts = ("*",)
     title: Text | None = None
     description: Text | None = None
 

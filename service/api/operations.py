@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Request
@@ -16,9 +16,9 @@ from starlette.responses import Response
 from service.api.json import json_response
 from service.database import Source
 from service.errors import TailraceError
+from service.export.receipt import rfc3339
 from service.runtime import Service, service_of
 from service.schema import at_head
-from service.export.receipt import rfc3339
 
 router = APIRouter(tags=["operations"])
 
@@ -80,8 +80,7 @@ async def status(request: Request) -> Response:
 
 
 async def _source(source: Source) -> dict[str, Any]:
-    pool = source.engine.pool
-    assert isinstance(pool, QueuePool)
+    pool = cast(QueuePool, source.engine.pool)
     body: dict[str, Any] = {
         "slots": {"total": source.slots.total, "taken": source.slots.taken},
         "pool": {"open": pool.checkedin() + pool.checkedout(), "in_use": pool.checkedout()},

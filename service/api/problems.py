@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -16,7 +16,7 @@ from starlette.responses import Response
 from service.errors import PROBLEM_MEDIA_TYPE, TailraceError, problem
 from service.observe import Observer, Unexpected
 
-Handler = Callable[[Request, Exception], Awaitable[Response]]
+Handler = Callable[[Request, Any], Coroutine[Any, Any, Response]]
 CODES = {404: "not_found", 405: "method_not_allowed", 406: "not_acceptable"}
 
 
@@ -32,11 +32,10 @@ def problem_response(
     )
 
 
-def handlers(observe: Observer) -> dict[Any, Handler]:
+def handlers(observe: Observer) -> dict[int | type[Exception], Handler]:
     """The exception handlers of the application."""
 
-    async def tailrace(request: Request, error: Exception) -> Response:
-        assert isinstance(error, TailraceError)
+    async def tailrace(request: Request, error: TailraceError) -> Response:
         if error.status == HTTPStatus.INTERNAL_SERVER_ERROR:
             return await unexpected(request, error)
         return problem_response(error.problem(request_id(request)), error.headers)
@@ -54,8 +53,7 @@ def handlers(observe: Observer) -> dict[Any, Handler]:
     }
 
 
-async def _http(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
+async def _http(request: Request, error: HTTPException) -> Response:
     title = HTTPStatus(error.status_code).phrase
     code = CODES.get(error.status_code, title.lower().replace(" ", "_"))
     detail = error.detail if error.detail != title else _detail(request, error.status_code)
@@ -69,8 +67,7 @@ def _detail(request: Request, status: int) -> str:
     return f"{request.method} is not possible here."
 
 
-async def _validation(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
+async def _validation(request: Request, error: RequestValidationError) -> Response:
     found = [{"loc": list(item["loc"]), "msg": item["msg"]} for item in error.errors()]
     named = ", ".join(str(item["loc"][-1]) for item in found)
     document = problem(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Literal, TypedDict
 
 import asyncpg
 
@@ -16,11 +17,27 @@ from service.export.literals import checked, render, text_values
 from service.export.projection import project
 from service.query import RowsQuery, build_select
 
-Sink = Callable[[bytes], Awaitable[None]]
+Sink = Callable[[bytes], Coroutine[Any, Any, None]]
+
+
+class CopyOptions(TypedDict, total=False):
+    """What COPY is told (PostgreSQL's manual, COPY)."""
+
+    format: Literal["csv"]
+    delimiter: str
+    quote: str
+    null: str
+
 
 # JSON text escapes every control character, so with these as quote and delimiter COPY's CSV
 # writer finds nothing to quote and each line leaves as it was built.
-NDJSON_OPTIONS = {"format": "csv", "quote": "\x01", "delimiter": "\x02", "null": "\x03"}
+NO_LINE = "\x03"
+NDJSON_OPTIONS: CopyOptions = {
+    "format": "csv",
+    "quote": "\x01",
+    "delimiter": "\x02",
+    "null": NO_LINE,
+}
 STATUS = re.compile(r"COPY (\d+)")
 # Class 22 is a value that its type does not take; 42883 an operator that the type lacks.
 CALLERS_MISTAKES = ("22", "42883", "42725", "42804")
@@ -43,7 +60,8 @@ class CopyLane:
         self._statement = project(build_select(dataset, query), query, rows)
         self.texts = tuple(text_values(self._statement))
         self.query_sha256 = ""
-        csv_options = {"format": "csv", "delimiter": delimiter}
+        csv_options: CopyOptions = {"format": "csv", "delimiter": delimiter}
+        self._rows = rows
         self._options = csv_options if rows is Rows.CSV else NDJSON_OPTIONS
 
     async def run(self, snapshot: Snapshot, sink: Sink) -> int:
@@ -52,12 +70,13 @@ class CopyLane:
         Raises SourceError, or InvalidParameter for a value that its column does not take.
         """
         literals = checked(self.texts, snapshot.rendered)
+        output = sink if self._rows is Rows.CSV else _whole_lines(sink)
         text = render(self._statement, literals)
         self.query_sha256 = hashlib.sha256(text.encode()).hexdigest()
         try:
             # No arguments are passed: the driver would place them by a regular expression over
             # the whole text, literals and identifiers included.
-            status = await snapshot.driver.copy_from_query(text, output=sink, **self._options)
+            status = await snapshot.driver.copy_from_query(text, output=output, **self._options)
         except asyncpg.PostgresError as error:
             raise self._blamed(error, text, literals) from error
         counted = STATUS.fullmatch(status)
@@ -83,4 +102,21 @@ class CopyLane:
                 if literals.get(value, "\x00") in pointed[: len(value) + 80]:
                     name = condition.column.name
                     return InvalidParameter(name, f"{name}: {error.args[0]}.", value=value)
+        if self.query.order and int(place) - 1 - COPY_PREFIX > text.rfind("ORDER BY"):
+            return InvalidParameter("order", f"order: {error.args[0]}.")
         return source_error(error)
+
+
+def _whole_lines(sink: Sink) -> Sink:
+    """``sink`` that is never given the marker of a line that is NULL as a whole.
+
+    A NULL in a column that was NOT NULL when the catalogue was read would make one.
+    """
+    marker = NO_LINE.encode()
+
+    async def checked_sink(data: bytes) -> None:
+        if marker in data:
+            raise SourceError("A column that was NOT NULL holds a NULL: the dataset has changed.")
+        await sink(data)
+
+    return checked_sink

@@ -88,5 +88,5 @@ class _LiteralDialect(PGDialect):
     default_paramstyle = "named"
 
     def __init__(self, literals: Mapping[str, str]) -> None:
-        super().__init__(paramstyle="named")
+        super().__init__(paramstyle="named")  # type: ignore[no-untyped-call]  # SQLAlchemy's gap
         self.literals = literals

@@ -161,15 +161,15 @@ class Export:
         block = await self._pipe.read()
         slow = block is not None and len(block) < BLOCK and not self._pipe.ended
         if self.stages.heavy:
-            made = await asyncio.to_thread(self._pass, block, slow)
+            made = await asyncio.to_thread(self._pass, block, slow=slow)
         else:
-            made = self._pass(block, slow)
+            made = self._pass(block, slow=slow)
         self._ready.extend(self._chunker.feed(made))
         if slow or block is None:
             self._ready.extend(filter(None, [self._chunker.rest()]))
         self._finished = block is None
 
-    def _pass(self, block: bytes | None, slow: bool) -> bytes:
+    def _pass(self, block: bytes | None, *, slow: bool) -> bytes:
         """One block through the stages; None is the end, ``slow`` asks for all that is held."""
         if block is None:
             return self._last()

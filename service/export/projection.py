@@ -78,8 +78,10 @@ def _json(cell: sa.ColumnElement[Any]) -> Text:
 
 
 def _json_on_one_line(cell: sa.ColumnElement[Any]) -> Text:
-    """json keeps its white space; a raw CR or LF there would end the line (they are escaped
-    inside strings, so what is left of them is white space)."""
+    """json keeps its white space, and a raw CR or LF there would end the line.
+
+    Inside strings they are escaped, so what is left of them is white space.
+    """
     return sa.func.translate(_json(cell), _bound("\n\r"), _bound("  "))
 
 

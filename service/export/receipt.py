@@ -52,8 +52,11 @@ class SnapshotMark:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """``bytes`` and ``sha256`` describe the file that the client saves; the ``encoded_`` ones
-    the wire where Content-Encoding makes it differ. Durations in seconds."""
+    """``bytes`` and ``sha256`` describe the file that the client saves.
+
+    The ``encoded_`` ones are of the wire, where a Content-Encoding makes it differ. Durations
+    are seconds.
+    """
 
     export_id: str
     outcome: Outcome

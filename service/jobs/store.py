@@ -181,7 +181,8 @@ _INSERT = insert(exports).values(
 _UPSERT = _INSERT.on_conflict_do_update(
     index_elements=[exports.c.id],
     set_={name: _INSERT.excluded[name] for name in _COLUMNS if name not in ("id", "created_at")},
-    where=exports.c.state.not_in(_FINAL),
+    # Not NOT IN, whose expanding parameter cannot stand in a batch.
+    where=sa.and_(*(exports.c.state != state for state in _FINAL)),
 )
 
 

@@ -71,7 +71,7 @@ def environment() -> Environment:
     made = Environment(
         loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined
     )
-    made.filters["count"] = lambda number: f"{number:,}" if number is not None else "–"
+    made.filters["count"] = lambda number: f"{number:,}" if number is not None else "?"
     made.filters["size"] = size
     return made
 

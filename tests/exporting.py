@@ -1,0 +1,67 @@
+"""Exports through the lane alone, without a service around it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from service.catalog import Catalog
+from service.database import Source
+from service.dataset import Dataset
+from service.export.copy import CopyLane
+from service.export.encode import FORMATS, FrameOptions, Rows
+from service.observe import Event
+from service.query import parse_query
+from service.settings import DatasetSettings, SourceSettings
+
+PUBLIC = SourceSettings(expose=("public.*",))
+SECONDS = 60.0
+
+
+def ignored(event: Event) -> None:
+    """An observer for tests that look at results alone."""
+    del event
+
+
+@asynccontextmanager
+async def open_source(url: str, connections: int = 4) -> AsyncIterator[Source]:
+    """The source "main" at ``url``, closed afterwards."""
+    source = Source("main", url, max_connections=connections, slot_timeout=5.0)
+    try:
+        yield source
+    finally:
+        await source.close()
+
+
+def catalog_of(
+    source: Source,
+    configured: Mapping[str, DatasetSettings] | None = None,
+    exposed: SourceSettings = PUBLIC,
+) -> Catalog:
+    """A catalogue of one source."""
+    return Catalog({source.name: source}, {source.name: exposed}, configured or {}, ignored)
+
+
+async def carried(
+    source: Source,
+    dataset: Dataset,
+    *parameters: tuple[str, str],
+    rows: Rows = Rows.NDJSON,
+    delimiter: str = ",",
+) -> bytes:
+    """The file that ``parameters`` ask of ``dataset``; its rows are counted three ways."""
+    query = parse_query(dataset, parameters)
+    lane = CopyLane(source, dataset, query, rows, delimiter)
+    frame = FORMATS[rows.value].frame(FrameOptions(query.labels, delimiter))
+    pieces: list[bytes] = []
+
+    async def sink(data: bytes) -> None:
+        pieces.append(frame.feed(data))
+
+    async with source.snapshot(
+        texts=lane.texts, max_seconds=SECONDS, lock_seconds=SECONDS
+    ) as snapshot:
+        counted = await lane.run(snapshot, sink)
+    pieces.append(frame.finish())
+    assert frame.rows == counted
+    return b"".join(pieces)
