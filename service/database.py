@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import asyncpg
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -79,8 +79,8 @@ class Source:
         self.engine = create_async_engine(
             url,
             pool_size=max_connections,
-            # One more for looking at the catalogue while every slot streams.
-            max_overflow=1,
+            # Two more for readiness and the catalogue while every slot streams.
+            max_overflow=2,
             pool_timeout=POOL_TIMEOUT,
             pool_pre_ping=True,
             isolation_level="REPEATABLE READ",
@@ -170,7 +170,18 @@ def translated() -> Iterator[None]:
         raise source_error(error) from error
 
 
-UNAVAILABLE = ("08", "53", "57P", "3D", "28")  # SQLSTATE prefixes; PostgreSQL's manual, appendix A
+# Everything that a database which is away makes the layers between us and it raise.
+AWAY = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+UNAVAILABLE = (
+    "08",
+    "53",
+    "57P",
+    "3D",
+    "28",
+    "55P03",
+)  # SQLSTATE prefixes; PostgreSQL's manual, appendix A
+# The dataset is not what it was when it was looked at: a table, a column or a type is gone.
+CHANGED = frozenset({"42P01", "42703", "42704", "3F000"})
 QUERY_CANCELED, TRANSACTION_TIMEOUT = "57014", "25P04"
 
 

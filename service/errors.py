@@ -14,6 +14,7 @@ The tree::
     ├── SourceError                  502 source_error: the source database answered with an error
     │   ├── SourceUnavailable        503 source_unavailable: it cannot be reached
     │   └── DeadlineExceeded         504 deadline_exceeded: max_duration is over
+    ├── RecordsUnavailable           503 records_unavailable: Tailrace's own database is away
     ├── Busy                         503 busy: every slot is taken
     └── Draining                     503 draining: the process is about to stop
     StreamBroken                     never sent: it tells the server to break the connection
@@ -123,6 +124,18 @@ class DeadlineExceeded(SourceError):
     status = 504
     code = "deadline_exceeded"
     title = "The export took longer than it may"
+
+
+class RecordsUnavailable(TailraceError):
+    status = 503
+    code = "records_unavailable"
+    title = "The records of exports cannot be read"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Tailrace's own database does not answer; streams go on without it.",
+            headers={"Retry-After": "5"},
+        )
 
 
 class Busy(TailraceError):

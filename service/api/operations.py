@@ -9,12 +9,11 @@ from typing import Any, cast
 import sqlalchemy as sa
 from fastapi import APIRouter, Request
 from prometheus_client import generate_latest
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 from starlette.responses import Response
 
 from service.api.json import json_response
-from service.database import Source
+from service.database import AWAY, Source
 from service.errors import TailraceError
 from service.export.receipt import rfc3339
 from service.runtime import Service, service_of
@@ -90,7 +89,7 @@ async def _source(source: Source) -> dict[str, Any]:
     try:
         async with asyncio.timeout(CHECK_SECONDS), source.engine.connect() as connection:
             row = (await connection.execute(OLDEST)).one()
-    except (SQLAlchemyError, OSError, TimeoutError):
+    except AWAY:
         return body | {"error": "The database does not answer."}
     oldest = rfc3339(row.oldest) if row.oldest else None
     return body | {"oldest_snapshot": oldest, "backends": row.backends}
@@ -115,6 +114,6 @@ async def _check(check: Awaitable[None]) -> str:
         return error.detail
     except TimeoutError:
         return f"no answer within {CHECK_SECONDS:g} s"
-    except (SQLAlchemyError, OSError):
+    except AWAY:
         return "cannot be reached"
     return "ok"

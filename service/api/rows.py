@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -79,7 +80,8 @@ async def read_rows(request: Request, dataset: str) -> Response:
         created_at=utcnow(),
         **_total(found, query),
     )
-    stream = DirectStream(export, record, service.recorder, service.observe, created)
+    changed = partial(service.catalog.forget, found.source)
+    stream = DirectStream(export, record, service.recorder, service.observe, created, changed)
     return StreamResponse(
         stream, service.active, headers=headers, max_duration=service.settings.limits.max_duration
     )

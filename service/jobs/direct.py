@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from service.database import utcnow
-from service.errors import TailraceError
+from service.database import CHANGED, utcnow
+from service.errors import SourceError, TailraceError
 from service.export.pipeline import Export
 from service.export.receipt import Outcome
 from service.jobs.model import Record
@@ -17,16 +18,26 @@ from service.observe import Observer, StreamEnded, StreamStarted
 
 @dataclass(slots=True)
 class DirectStream:
-    """What ``streaming.StreamResponse`` sends; it has a record from its first byte on."""
+    """What ``streaming.StreamResponse`` sends; it has a record from its first byte on.
+
+    ``created`` is the monotonic time of the request; ``changed`` is called when the source
+    turns out to be different from what the catalogue knows.
+    """
 
     export: Export
     record: Record
     recorder: Recorder
     observe: Observer
     created: float
+    changed: Callable[[], None]
 
     async def open(self) -> None:
-        await self.export.open()
+        try:
+            await self.export.open()
+        except SourceError as error:
+            if error.members.get("sqlstate") in CHANGED:
+                self.changed()
+            raise
 
     async def read(self) -> bytes | None:
         return await self.export.read()

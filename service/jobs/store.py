@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, fields
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,10 +16,10 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from service.database import utcnow
+from service.database import AWAY, utcnow
+from service.errors import RecordsUnavailable
 from service.jobs.model import Kind, Record, State
 from service.jobs.tables import exports
 from service.observe import Observer, RecordsDropped, RecordsNotWritten
@@ -44,6 +44,7 @@ class Recorder:
         self._live: dict[str, Callable[[], Record]] = {}
         self._pending: dict[str, Record] = {}
         self._dirty = asyncio.Event()
+        self._writing = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -56,7 +57,7 @@ class Recorder:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        with contextlib.suppress(SQLAlchemyError, OSError, TimeoutError):
+        with contextlib.suppress(*AWAY):
             async with asyncio.timeout(MAX_BACKOFF):
                 while self._pending:
                     await self._write()
@@ -79,8 +80,9 @@ class Recorder:
         if export_id in self._pending:
             return self._pending[export_id]
         query = sa.select(exports).where(exports.c.id == UUID(export_id))
-        async with self._engine.connect() as connection:
-            row = (await connection.execute(query)).one_or_none()
+        with _answered():
+            async with self._engine.connect() as connection:
+                row = (await connection.execute(query)).one_or_none()
         return _record(row) if row else None
 
     async def newest(
@@ -94,7 +96,6 @@ class Recorder:
         limit: int = 50,
     ) -> list[Record]:
         """Records of ``owner``, newest first, those before the (created_at, id) of ``before``."""
-        await self._write()
         query = sa.select(exports).where(exports.c.owner == owner)
         for column, wanted in (("kind", kind), ("state", state), ("dataset", dataset)):
             if wanted is not None:
@@ -103,8 +104,10 @@ class Recorder:
             place = sa.tuple_(sa.literal(before[0]), sa.literal(UUID(before[1])))
             query = query.where(sa.tuple_(exports.c.created_at, exports.c.id) < place)
         query = query.order_by(exports.c.created_at.desc(), exports.c.id.desc()).limit(limit)
-        async with self._engine.connect() as connection:
-            found = [_record(row) for row in await connection.execute(query)]
+        with _answered():
+            await self._write()
+            async with self._engine.connect() as connection:
+                found = [_record(row) for row in await connection.execute(query)]
         return [self._fresher(record) for record in found]
 
     def _fresher(self, record: Record) -> Record:
@@ -128,24 +131,26 @@ class Recorder:
             try:
                 await self._write()
                 pause = BATCH_SECONDS
-            except (SQLAlchemyError, OSError, TimeoutError) as error:
+            except AWAY as error:
                 self._observe(RecordsNotWritten(len(self._pending), repr(error)))
                 pause = min(pause * 2, MAX_BACKOFF)
 
     async def _write(self) -> None:
         """Write everything pending in one transaction; what changes meanwhile stays pending."""
-        batch = list(self._pending.values())
-        if not batch:
-            self._dirty.clear()
-            return
+        async with self._writing:
+            batch = list(self._pending.values())
+            if batch:
+                await self._upsert(batch)
+            for record in batch:
+                if self._pending.get(record.id) is record:
+                    del self._pending[record.id]
+            if not self._pending:
+                self._dirty.clear()
+
+    async def _upsert(self, batch: list[Record]) -> None:
         async with self._engine.begin() as connection:
             await connection.execute(sa.text("SET LOCAL synchronous_commit = off"))
             await connection.execute(_UPSERT, [_row(record) for record in batch])
-        for record in batch:
-            if self._pending.get(record.id) is record:
-                del self._pending[record.id]
-        if not self._pending:
-            self._dirty.clear()
 
     async def _keep_fresh(self) -> None:
         while True:
@@ -156,7 +161,7 @@ class Recorder:
     async def _sweep_for_lost(self) -> None:
         """A process that was killed leaves records that say running: find and end them."""
         while True:
-            with contextlib.suppress(SQLAlchemyError, OSError, TimeoutError):
+            with contextlib.suppress(*AWAY):
                 await self.end_lost(LOST_AFTER)
             await asyncio.sleep(SWEEP_SECONDS)
 
@@ -184,6 +189,15 @@ _UPSERT = _INSERT.on_conflict_do_update(
     # Not NOT IN, whose expanding parameter cannot stand in a batch.
     where=sa.and_(*(exports.c.state != state for state in _FINAL)),
 )
+
+
+@contextlib.contextmanager
+def _answered() -> Iterator[None]:
+    """A database that is away is an answer of its own, not a bug of ours."""
+    try:
+        yield
+    except AWAY as error:
+        raise RecordsUnavailable from error
 
 
 def _row(record: Record) -> dict[str, Any]:

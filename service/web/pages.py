@@ -7,7 +7,6 @@ from pathlib import Path
 
 from fastapi import APIRouter, Request
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import Response
 
 from service.access import Action, may
@@ -44,8 +43,8 @@ async def home(request: Request) -> Response:
         datasets, problem = [], error.detail
     try:
         records = await service.recorder.newest(owner=caller.subject, limit=RECENT)
-    except (SQLAlchemyError, OSError):
-        records, problem = [], "Tailrace's own database does not answer."
+    except TailraceError as error:
+        records, problem = [], error.detail
     now = utcnow()
     page = environment().get_template("home.html")
     body = page.render(
