@@ -20,7 +20,7 @@ from service.observe import Metrics, log, observer
 from service.runtime import Service
 from service.settings import Settings
 from service.streaming import ActiveStreams
-from service.web import pages
+from service.web import pages, reference
 
 EXPOSED_HEADERS = [
     "X-Export-Id",
@@ -50,12 +50,20 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         description=DESCRIPTION,
         lifespan=_lifespan,
         root_path=settings.server.root_path,
+        docs_url=None,
         redoc_url=None,
         middleware=_middleware(service),
         exception_handlers=handlers(service.observe),
     )
     app.state.service = service
-    for router in (datasets.router, rows.router, exports.router, operations.router, pages.router):
+    for router in (
+        datasets.router,
+        rows.router,
+        exports.router,
+        operations.router,
+        pages.router,
+        reference.router,
+    ):
         app.include_router(router)
     return app
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import asyncpg
@@ -46,30 +47,51 @@ class Catalog:
         self._looking = asyncio.Lock()
 
     async def datasets(self) -> dict[str, Dataset]:
-        """Every dataset by name. A source that cannot be reached raises SourceUnavailable."""
-        async with self._looking:
-            for name in self._sources:
-                if name not in self._found:
-                    self._found[name] = await self._look(name, self._found)
-        return _merged(self._found.values())
+        """Every dataset of the sources that answer, by name.
+
+        Raises SourceUnavailable when none of them does.
+        """
+        away = await self._look_at_new()
+        if away and not self._found:
+            raise away[0]
+        return self._known()
 
     async def dataset(self, name: str) -> Dataset:
-        """The dataset ``name``; NotFound says why a configured one is not there."""
-        found = (await self.datasets()).get(name)
+        """The dataset ``name``; NotFound says why a configured one is not there.
+
+        Raises SourceUnavailable when it may belong to a source that does not answer.
+        """
+        away = [] if name in self._known() else await self._look_at_new()
+        found = self._known().get(name)
         if found is not None:
             return found
-        reasons = [found.problems[name] for found in self._found.values() if name in found.problems]
-        if reasons:
-            raise NotFound(f"The dataset {name} is configured but cannot be used: {reasons[0]}")
+        if name in self.problems:
+            why = self.problems[name]
+            raise NotFound(f"The dataset {name} is configured but cannot be used: {why}")
+        if away:
+            raise away[0]
         raise NotFound(f"There is no dataset {name}.")
 
     async def refresh(self) -> None:
         """Look again at every source; until all have answered the old knowledge stays."""
-        fresh: dict[str, Found] = {}
-        for name in self._sources:
-            fresh[name] = await self._look(name, fresh)
+        fresh = {name: await self._look(name) for name in self._sources}
         async with self._looking:
             self._found = fresh
+
+    async def _look_at_new(self) -> list[SourceUnavailable]:
+        """Look at the sources that are not known yet; gives the errors of those that are away."""
+        away: list[SourceUnavailable] = []
+        async with self._looking:
+            for name in self._sources.keys() - self._found.keys():
+                try:
+                    self._found[name] = await self._look(name)
+                except SourceUnavailable as error:
+                    away.append(error)
+        return away
+
+    def _known(self) -> dict[str, Dataset]:
+        found = (self._found[name] for name in self._sources if name in self._found)
+        return dict(sorted((key, item) for one in found for key, item in one.datasets.items()))
 
     def forget(self, source: str) -> None:
         """Look again at ``source`` before the next use: a query met a change in it."""
@@ -80,20 +102,24 @@ class Catalog:
         """Why configured datasets are not offered, by name."""
         return {name: why for found in self._found.values() for name, why in found.problems.items()}
 
-    async def _look(self, name: str, others: Mapping[str, Found]) -> Found:
-        """What ``name`` offers, under names that ``others`` have not taken."""
+    async def _look(self, name: str) -> Found:
         source, settings = self._sources[name], self._exposed[name]
         mine = {key: item for key, item in self._configured.items() if item.source == name}
         found = Found()
-        taken = {*self._configured, *(key for other in others.values() for key in other.datasets)}
         with translated():
             async with source.engine.connect() as connection:
                 there = await relations(connection, _schemas(settings, mine.values()))
                 for key, item in mine.items():
                     await self._configure(found, name, key, item, there, connection)
-        for relation in there:
-            if any(_matches(pattern, relation) for pattern in settings.expose):
-                self._expose(found, name, relation, taken)
+        # A table that has its own entry is not exposed beside it: that would undo its allow-list.
+        own = {_split(item.table) for item in mine.values() if item.table is not None}
+        exposed = [
+            relation
+            for relation in there
+            if (relation.schema, relation.name) not in own
+            and any(_matches(pattern, relation) for pattern in settings.expose)
+        ]
+        self._expose(found, name, exposed)
         return found
 
     async def _configure(
@@ -118,20 +144,26 @@ class Catalog:
         else:
             found.datasets[name] = dataset
 
-    def _expose(self, found: Found, source: str, relation: Relation, taken: set[str]) -> None:
-        full = f"{relation.schema}.{relation.name}"
-        candidates = (relation.name, full, f"{source}.{full}")
-        taken = taken | found.datasets.keys()
-        name = next((name for name in candidates if name not in taken), None)
-        if name is None:
-            self._observe(DatasetUnusable(full, "another dataset has every name it could have"))
-        elif relation.columns:
-            found.datasets[name] = _dataset(name, source, relation, DatasetSettings(table=full))
+    def _expose(self, found: Found, source: str, exposed: Sequence[Relation]) -> None:
+        """Name what is exposed by what is configured alone, never by which source answered first.
 
-
-def _merged(found: Iterable[Found]) -> dict[str, Dataset]:
-    merged = {name: dataset for one in found for name, dataset in one.datasets.items()}
-    return dict(sorted(merged.items()))
+        A name that two schemas share is given to neither, and only the first source that
+        exposes anything leaves its own name out.
+        """
+        exposing = [name for name, settings in self._exposed.items() if settings.expose]
+        prefix = "" if source in exposing[:1] else f"{source}."
+        shared = Counter(relation.name for relation in exposed)
+        for relation in exposed:
+            full = f"{relation.schema}.{relation.name}"
+            short = [relation.name] if shared[relation.name] == 1 else []
+            names = [prefix + name for name in (*short, full)]
+            name = next((name for name in names if name not in self._configured), None)
+            if name is None:
+                self._observe(DatasetUnusable(full, "configured datasets have its names"))
+            elif relation.columns:
+                # Not validated: what is exposed may have names that nobody could configure.
+                settings = DatasetSettings.model_construct(table=full)
+                found.datasets[name] = _dataset(name, source, relation, settings)
 
 
 def _schemas(settings: SourceSettings, configured: Iterable[DatasetSettings]) -> list[str]:

@@ -9,8 +9,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import orjson
+import uuid_utils.compat as uuid_utils
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from service.errors import PROBLEM_MEDIA_TYPE, problem
 from service.streaming import EXTENSION
 
 HIGH_WATER = 512 * 1024  # bytes waiting in user space before a sender has to wait
@@ -41,6 +44,24 @@ class TailraceProtocol(HttpToolsProtocol):
         self._headers_came()
         self._writes_flow()
         super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        """As uvicorn's, but a problem document, and never in the middle of another response."""
+        if self.cycle is None or self.cycle.response_complete:  # type: ignore[redundant-expr]  # None before the first request
+            request_id = str(uuid_utils.uuid7())
+            title = "The request is not valid HTTP"
+            body = orjson.dumps(problem(400, "malformed", title, msg, request_id))
+            head = (
+                "HTTP/1.1 400 Bad Request",
+                f"content-type: {PROBLEM_MEDIA_TYPE}",
+                f"content-length: {len(body)}",
+                f"x-request-id: {request_id}",
+                "cache-control: no-store",
+                "connection: close",
+                "\r\n",
+            )
+            self.transport.write("\r\n".join(head).encode() + body)
+        self.transport.close()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()

@@ -21,6 +21,7 @@ from service.scanner import Scanner
 GRAMMAR = frozenset({"select", "order", "limit", "offset"})
 LATER = frozenset({"and", "or", "not.and", "not.or", "after"})
 MAX_ROWS = 2**63 - 1  # what PostgreSQL's LIMIT takes
+MAX_COLUMNS = 1664  # what PostgreSQL's SELECT takes (MaxTupleAttributeNumber)
 MAX_DIGITS = len(str(MAX_ROWS))
 
 
@@ -68,7 +69,8 @@ def parse_query(dataset: Dataset, parameters: Iterable[tuple[str, str]]) -> Rows
     where: list[Condition] = []
     for name, text in parameters:
         if "\x00" in name or "\x00" in text:
-            raise InvalidParameter(name.replace("\x00", ""), "NUL characters cannot be asked for.")
+            parameter = name.replace("\x00", "")
+            raise InvalidParameter(parameter, f"{parameter}: NUL characters cannot be asked for.")
         if name in LATER:
             raise Unsupported(name, f"{name} is not offered.")
         if name not in GRAMMAR:
@@ -93,17 +95,17 @@ def parse_query(dataset: Dataset, parameters: Iterable[tuple[str, str]]) -> Rows
 def parse_select(dataset: Dataset, text: str) -> tuple[Selected, ...]:
     """``a,b,alias:c`` or ``*``; an output name may stand only once."""
     scanner = Scanner("select", text)
-    chosen: list[Selected] = []
+    chosen: dict[str, Selected] = {}
     while True:
-        chosen += _selected(dataset, scanner)
+        for selected in _selected(dataset, scanner):
+            if selected.label in chosen:
+                raise InvalidParameter("select", f"select: {selected.label} stands there twice.")
+            chosen[selected.label] = selected
+        if len(chosen) > MAX_COLUMNS:
+            raise InvalidParameter("select", f"select: more than {MAX_COLUMNS} columns.")
         if scanner.done:
-            break
+            return tuple(chosen.values())
         scanner.expect(",")
-    labels = [selected.label for selected in chosen]
-    for label in labels:
-        if labels.count(label) > 1:
-            raise InvalidParameter("select", f"select: {label} stands there twice.")
-    return tuple(chosen)
 
 
 def _selected(dataset: Dataset, scanner: Scanner) -> list[Selected]:

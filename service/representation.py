@@ -16,6 +16,8 @@ PARAMETERS = frozenset({"compression", "profile", "delimiter", "header", "end", 
 DELIMITERS = frozenset(",;|\t:~^ !#$%&*+-/<=>?@_`.")
 ALIASES = {"application/jsonl": "ndjson", "application/ndjson": "ndjson"}
 UNSAFE = re.compile(r'[\x00-\x1f\x7f"\\/:*?<>|%]+')
+MAX_FILENAME = 200  # bytes; file systems take 255, and browsers put " (1)" behind
+KEPT_SUFFIX = 20  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +98,17 @@ def parse_representation(
 
 def content_disposition(filename: str) -> str:
     """``attachment`` with a safe name in ASCII and the whole one in UTF-8 (RFC 6266, RFC 8187)."""
-    name = UNSAFE.sub("_", filename).lstrip(".") or "export"
+    name = _short(UNSAFE.sub("_", filename).lstrip(".")) or "export"
     plain = name.encode("ascii", "replace").decode().replace("?", "_")
     extended = "" if plain == name else f"; filename*=UTF-8''{quote(name, safe='')}"
     return f'attachment; filename="{plain}"{extended}'
+
+
+def _short(name: str) -> str:
+    """``name`` in at most MAX_FILENAME bytes, with its end, where the suffixes are."""
+    end = name[-KEPT_SUFFIX:]
+    start = name[:-KEPT_SUFFIX].encode()[: MAX_FILENAME - len(end.encode())]
+    return start.decode(errors="ignore") + end
 
 
 def _weighted(header: str) -> list[tuple[str, float]]:

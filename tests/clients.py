@@ -56,12 +56,13 @@ def ask(
         return _answer(connection.getresponse())
 
 
-def send_raw(base: str, data: bytes, method: str = "GET") -> Answer:
-    """``data`` as it stands, and the answer to it; ``method`` says whether that has a body."""
+def send_raw(base: str, data: bytes, *, chunks: bool = False) -> Answer:
+    """``data`` as it stands, and the answer to it: with ``chunks`` their framing is kept."""
     with closing(_connected(base)) as plain:
         plain.sendall(data)
-        with closing(http.client.HTTPResponse(plain, method=method)) as response:
+        with closing(http.client.HTTPResponse(plain)) as response:
             response.begin()
+            response.chunked = response.chunked and not chunks
             return _answer(response)
 
 

@@ -42,6 +42,10 @@ class RequestContext:
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self._app(scope, receive, identified)
+            except Exception:
+                # The layer around this one answers it, unless the response has begun.
+                status = status or 500
+                raise
             finally:
                 route = getattr(scope.get("route"), "path", UNROUTED)
                 seconds = time.monotonic() - started

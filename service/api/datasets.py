@@ -10,6 +10,7 @@ from starlette.responses import Response
 from service.access import Action, Common, authorize, may
 from service.api.addresses import base_of, quoted
 from service.api.json import json_response
+from service.api.openapi import COLUMN, DATASET, NOT_FOUND, answers
 from service.dataset import Dataset
 from service.errors import NotFound
 from service.export.encode import FORMATS
@@ -18,7 +19,11 @@ from service.runtime import caller_of, service_of
 router = APIRouter(tags=["datasets"])
 
 
-@router.get("/v1/datasets", summary="The datasets that the caller may read")
+@router.get(
+    "/v1/datasets",
+    summary="The datasets that the caller may read",
+    responses=answers("Every dataset, by name.", {"datasets": [DATASET]}),
+)
 async def list_datasets(request: Request) -> Response:
     """Names, titles, descriptions, formats, the planner's estimate of the rows, and links."""
     caller = caller_of(request)
@@ -28,7 +33,12 @@ async def list_datasets(request: Request) -> Response:
     return json_response({"datasets": [summary(dataset, base) for dataset in readable]})
 
 
-@router.post("/v1/datasets/refresh", summary="Look at the sources again", status_code=204)
+@router.post(
+    "/v1/datasets/refresh",
+    summary="Look at the sources again",
+    status_code=204,
+    responses={204: {"description": "Every source has been looked at."}},
+)
 async def refresh(request: Request) -> Response:
     """Reads the catalogues of every source anew: new tables, columns and comments appear."""
     authorize(caller_of(request), Action.OPERATE, Common())
@@ -36,7 +46,15 @@ async def refresh(request: Request) -> Response:
     return Response(status_code=204)
 
 
-@router.get("/v1/datasets/{name:path}", summary="One dataset with its columns")
+@router.get(
+    "/v1/datasets/{name:path}",
+    summary="One dataset with its columns",
+    responses=answers(
+        "The dataset with its columns.",
+        {**DATASET, "columns": [COLUMN], "key": ["id"], "examples": ["curl -sSfO '…/scores.csv'"]},
+    )
+    | NOT_FOUND,
+)
 async def get_dataset(request: Request, name: str) -> Response:
     """Adds columns with types and descriptions, the key, and commands to try."""
     dataset = await readable_dataset(request, name)

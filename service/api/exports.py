@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -13,6 +13,7 @@ from starlette.responses import Response
 from service.access import Action, may
 from service.api.addresses import base_of
 from service.api.json import json_response
+from service.api.openapi import EXPORT, NOT_FOUND, RECEIPT, answers
 from service.database import utcnow
 from service.errors import InvalidParameter, NotFound
 from service.jobs.model import Kind, Record, State, describe
@@ -23,7 +24,11 @@ router = APIRouter(tags=["exports"])
 MAX_PAGE = 500
 
 
-@router.get("/v1/exports", summary="Exports, newest first")
+@router.get(
+    "/v1/exports",
+    summary="Exports, newest first",
+    responses=answers("One page.", {"exports": [EXPORT]}),
+)
 async def list_exports(
     request: Request,
     kind: Kind | None = None,
@@ -33,6 +38,8 @@ async def list_exports(
     cursor: str | None = None,
 ) -> Response:
     """The caller's exports; ``Link: rel="next"`` leads to older ones."""
+    if dataset is not None and "\x00" in dataset:
+        raise InvalidParameter("dataset", "dataset: NUL characters cannot be asked for.")
     records = await service_of(request).recorder.newest(
         owner=caller_of(request).subject,
         kind=kind,
@@ -50,14 +57,22 @@ async def list_exports(
     return json_response({"exports": [describe(r, base, now) for r in page]}, headers=headers)
 
 
-@router.get("/v1/exports/{export_id}", summary="One export")
+@router.get(
+    "/v1/exports/{export_id}",
+    summary="One export",
+    responses=answers("The export as it is now.", EXPORT) | NOT_FOUND,
+)
 async def get_export(request: Request, export_id: UUID) -> Response:
     """Its request, state, progress and links."""
     record = await _readable(request, export_id)
     return json_response(describe(record, base_of(request), utcnow()))
 
 
-@router.get("/v1/exports/{export_id}/receipt", summary="The proof of an export")
+@router.get(
+    "/v1/exports/{export_id}/receipt",
+    summary="The proof of an export",
+    responses=answers("The receipt; it never changes.", RECEIPT) | NOT_FOUND,
+)
 async def get_receipt(request: Request, export_id: UUID) -> Response:
     """Rows, bytes, SHA-256, snapshot and outcome; 404 until the export has ended."""
     record = await _readable(request, export_id)
@@ -82,6 +97,6 @@ def _place(cursor: str) -> tuple[datetime, str]:
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         moment, export_id = base64.urlsafe_b64decode(padded).decode().split(" ")
-        return datetime.fromisoformat(moment), str(UUID(export_id))
-    except ValueError as error:
+        return datetime.fromisoformat(moment).astimezone(UTC), str(UUID(export_id))
+    except (ValueError, OverflowError) as error:
         raise InvalidParameter("cursor", "cursor: this is not one that a page gave.") from error

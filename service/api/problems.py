@@ -8,12 +8,13 @@ from http import HTTPStatus
 from typing import Any
 
 import orjson
+import structlog
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.errors import PROBLEM_MEDIA_TYPE, TailraceError, problem
+from service.errors import PROBLEM_MEDIA_TYPE, StreamBroken, TailraceError, problem
 from service.observe import Observer, Unexpected
 
 Handler = Callable[[Request, Any], Coroutine[Any, Any, Response]]
@@ -41,9 +42,16 @@ def handlers(observe: Observer) -> dict[int | type[Exception], Handler]:
         return problem_response(error.problem(request_id(request)), error.headers)
 
     async def unexpected(request: Request, error: Exception) -> Response:
-        observe(Unexpected(request.url.path, "".join(traceback.format_exception(error))))
+        found = request_id(request)
+        # Starlette asks here about every exception, also when the response has begun already.
+        if not isinstance(error, StreamBroken):
+            path = request.scope["path"]
+            with structlog.contextvars.bound_contextvars(request_id=found):
+                observe(Unexpected(path, "".join(traceback.format_exception(error))))
         detail = "An unexpected error happened. It is logged under this request_id."
-        return problem_response(TailraceError(detail).problem(request_id(request)))
+        # This answer passes outside of the layer that gives the others their X-Request-Id.
+        headers = {"X-Request-Id": found} if found else {}
+        return problem_response(TailraceError(detail).problem(found), headers)
 
     return {
         TailraceError: tailrace,

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from service.api.addresses import base_of
 from service.api.datasets import readable_dataset
-from service.api.parameters import ROWS_PARAMETERS, ROWS_RESPONSES
+from service.api.openapi import ROWS_PARAMETERS, ROWS_RESPONSES
 from service.database import utcnow
 from service.dataset import Dataset
 from service.errors import InvalidParameter

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
-from pathlib import Path
-
 from fastapi import APIRouter, Request
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import Response
 
 from service.access import Action, may
@@ -17,18 +13,11 @@ from service.errors import TailraceError
 from service.export.encode import FORMATS
 from service.jobs.model import describe
 from service.runtime import caller_of, service_of
+from service.web.page import STATIC, html_page
 
 router = APIRouter(include_in_schema=False)
 
-HERE = Path(__file__).parent
 RECENT = 15
-SECURITY = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
 
 
 @router.get("/")
@@ -46,40 +35,18 @@ async def home(request: Request) -> Response:
     except TailraceError as error:
         records, problem = [], error.detail
     now = utcnow()
-    page = environment().get_template("home.html")
-    body = page.render(
+    return html_page(
+        "home.html",
         base=base,
         datasets=datasets,
         formats=list(FORMATS),
         exports=[describe(record, base, now) for record in records],
         problem=problem,
     )
-    return Response(body, media_type="text/html", headers=SECURITY)
 
 
 @router.get("/static/style.css")
 async def style() -> Response:
     """The one style sheet."""
-    text = (HERE / "static" / "style.css").read_text()
+    text = (STATIC / "style.css").read_text()
     return Response(text, media_type="text/css", headers={"Cache-Control": "max-age=300"})
-
-
-@cache
-def environment() -> Environment:
-    """Templates that escape everything and fail on what they are not given."""
-    made = Environment(
-        loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined
-    )
-    made.filters["count"] = lambda number: f"{number:,}" if number is not None else "?"
-    made.filters["size"] = size
-    return made
-
-
-def size(count: int) -> str:
-    """Bytes in the unit that a person would say."""
-    amount = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if amount < 1000:  # noqa: PLR2004 - decimal units
-            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
-        amount /= 1000
-    return f"{amount:.1f} TB"

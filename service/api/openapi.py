@@ -1,4 +1,4 @@
-"""What OpenAPI says of the rows' query string, which is parsed by ``service.query``."""
+"""What OpenAPI says: the rows' query string, which ``service.query`` parses, and examples."""
 
 from __future__ import annotations
 
@@ -80,4 +80,70 @@ ROWS_RESPONSES: dict[int | str, dict[str, Any]] = {
     502: {"description": "The source database answered with an error.", **_PROBLEM},
     503: {"description": "Busy, draining, or the source is away: see Retry-After.", **_PROBLEM},
     504: {"description": "The export took longer than it may.", **_PROBLEM},
+}
+
+
+def answers(description: str, example: Any) -> dict[int | str, dict[str, Any]]:
+    """A JSON answer of status 200 with an example of it."""
+    return {
+        200: {"description": description, "content": {"application/json": {"example": example}}}
+    }
+
+
+NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"description": "There is none.", **_PROBLEM}}
+EXPORT_ID = "01a203e2-617a-73c6-8b81-598ec9b633b7"
+DATASET = {
+    "name": "scores",
+    "title": None,
+    "description": "A million made-up rows, the same in every database.",
+    "formats": ["json", "csv", "ndjson"],
+    "estimated_rows": 1000000,
+    "links": {"self": "…/v1/datasets/scores", "csv": "…/v1/rows/scores.csv"},
+}
+COLUMN = {"name": "id", "type": "integer", "nullable": False, "description": "Counts from 1."}
+RECEIPT = {
+    "export_id": EXPORT_ID,
+    "outcome": "complete",
+    "rows": 1000000,
+    "bytes": 27247168,
+    "sha256": "7dd92542692ba7db2055fd30f1fa8e00547caa02d266295c50b1de0d0d91ab9e",
+    "encoded_bytes": None,
+    "encoded_sha256": None,
+    "format": "csv",
+    "compression": "none",
+    "query_sha256": "6dbaf3bab144706bbbd22b5ffee04984bf0d2d97739fce0d49cbd034481ffd6a",
+    "snapshot": {"at": "2026-11-22T15:31:37.473156Z", "lsn": "0/882B240"},
+    "next_cursor": None,
+    "started_at": "2026-11-22T15:31:37.469612Z",
+    "finished_at": "2026-11-22T15:31:37.939473Z",
+    "db_seconds_held": 0.468215,
+    "cancel": None,
+}
+EXPORT = {
+    "id": EXPORT_ID,
+    "kind": "stream",
+    "owner": "anonymous",
+    "dataset": "scores",
+    "format": "csv",
+    "compression": "none",
+    "profile": "machine",
+    "request": {"query": [], "format": "csv"},
+    "state": "succeeded",
+    "attempt": 1,
+    "created_at": "2026-11-22T15:31:37.470083Z",
+    "started_at": "2026-11-22T15:31:37.476098Z",
+    "finished_at": "2026-11-22T15:31:37.939473Z",
+    "expires_at": None,
+    "progress": {
+        "rows": 1000000,
+        "bytes": 27247168,
+        "total_rows": 1000000,
+        "total_kind": "exact",
+        "fraction": 1.0,
+        "rows_per_s": 2158079.3,
+        "bytes_per_s": 58801549.5,
+        "eta_s": None,
+    },
+    "error": None,
+    "links": {"self": f"…/v1/exports/{EXPORT_ID}", "receipt": f"…/v1/exports/{EXPORT_ID}/receipt"},
 }
