@@ -25,6 +25,7 @@ import shlex
 import shutil
 import tempfile
 import time
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -146,10 +147,10 @@ class EmbeddedPostgres:
             self._lock.take()
             self._bring_up()
         except OSError as error:
-            self.stop()
+            self._give_up()
             raise ConfigurationError(f"Cannot use {self._data_dir}: {error}.") from error
         except BaseException:
-            self.stop()
+            self._give_up()
             raise
         return self.url
 
@@ -167,6 +168,11 @@ class EmbeddedPostgres:
                 shutil.rmtree(self.socket_dir, ignore_errors=True)
         finally:
             self._lock.release()
+
+    def _give_up(self) -> None:
+        # what failed first is what the operator has to hear
+        with suppress(TailraceError):
+            self.stop()
 
     def _prepare_data_dir(self) -> None:
         self._account.open_way_to(self._binaries)  # first of all, for without them nothing works

@@ -7,6 +7,7 @@ with useradd(8) when it is missing, and gives that account exactly this:
 - the cluster, the socket folder and the server's log become its own, with mode 0700 or 0600;
 - every folder above them, and above PostgreSQL's binaries, gets ``o+x`` where it lacks it:
   others may then pass *through* that folder to names they know, but neither list nor write it.
+  The server opens files by their full path and dies when that is taken away while it runs.
   A data directory is therefore 0711 under root and 0700 otherwise.
 """
 

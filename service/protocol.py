@@ -7,6 +7,10 @@ seen to be broken even by a proxy that speaks HTTP/1.0 to us.
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import socket
+import sys
+import termios
 from typing import Any
 
 import orjson
@@ -17,7 +21,8 @@ from service.errors import PROBLEM_MEDIA_TYPE, problem
 from service.streaming import EXTENSION
 
 HIGH_WATER = 512 * 1024  # bytes waiting in user space before a sender has to wait
-STALL_CHECKS = 4  # looks at a paused connection per stall time-out
+STALL_CHECKS = 4  # looks at a connection per stall time-out
+SO_NWRITE = 0x1024  # getsockopt(2) of macOS
 
 
 class TailraceProtocol(HttpToolsProtocol):
@@ -42,7 +47,8 @@ class TailraceProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._headers_came()
-        self._writes_flow()
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
@@ -73,13 +79,15 @@ class TailraceProtocol(HttpToolsProtocol):
         extensions: dict[str, Any] = {EXTENSION: {"stalled": False}}
         self.scope["extensions"] = extensions
         super().on_headers_complete()
+        if self._stall_timer is None:
+            self._watch_for_stall()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._watch_for_stall()
+        self._unread, self._stalled_checks = self._untaken(), 0
 
     def resume_writing(self) -> None:
-        self._writes_flow()
+        self._stalled_checks = 0
         super().resume_writing()
 
     def _await_headers(self) -> None:
@@ -95,33 +103,46 @@ class TailraceProtocol(HttpToolsProtocol):
         self.transport.abort()
 
     def _watch_for_stall(self) -> None:
-        self._unread = self.transport.get_write_buffer_size()
-        self._stalled_checks = 0
-        self._writes_flow()
-        self._schedule_stall_check()
-
-    def _writes_flow(self) -> None:
-        if self._stall_timer is not None:
-            self._stall_timer.cancel()
-            self._stall_timer = None
-
-    def _schedule_stall_check(self) -> None:
         delay = self.stall_timeout / STALL_CHECKS
         self._stall_timer = self.loop.call_later(delay, self._check_stall)
 
     def _check_stall(self) -> None:
         """A client that reads anything at all is slow, not stalled."""
-        unread = self.transport.get_write_buffer_size()
-        self._stalled_checks = 0 if unread < self._unread else self._stalled_checks + 1
+        unread = self._untaken()
+        # Only while nothing is added do two looks tell what was taken in between.
+        adding = not (self.flow.write_paused or self.transport.is_closing() or self._answered())
+        taken = adding or not unread or unread < self._unread
+        self._stalled_checks = 0 if taken else self._stalled_checks + 1
         self._unread = unread
-        if self._stalled_checks < STALL_CHECKS:
-            self._schedule_stall_check()
+        if self._stalled_checks <= STALL_CHECKS:
+            self._watch_for_stall()
             return
         self._stall_timer = None
-        if self.cycle is not None:
-            self.cycle.scope["extensions"][EXTENSION]["stalled"] = True
+        self.cycle.scope["extensions"][EXTENSION]["stalled"] = True
         # close() would wait for the buffer that nobody reads.
         self.transport.abort()
+
+    def _answered(self) -> bool:
+        return self.cycle.response_complete
+
+    def _untaken(self) -> int:
+        """Bytes sent that the client's side has not taken: ours, and those in the kernel.
+
+        The kernel holds megabytes, and asks for more only when a third of them is gone.
+        """
+        return self.transport.get_write_buffer_size() + _in_kernel(
+            self.transport.get_extra_info("socket")
+        )
+
+
+def _in_kernel(connection: socket.socket) -> int:
+    """Bytes in the send buffer that are not acknowledged."""
+    if sys.platform == "linux":
+        told = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4))  # SIOCOUTQ, tcp(7)
+        held = int.from_bytes(told, sys.byteorder)
+    else:
+        held = connection.getsockopt(socket.SOL_SOCKET, SO_NWRITE)
+    return held
 
 
 def with_timeouts(*, header_timeout: float, stall_timeout: float) -> type[TailraceProtocol]:

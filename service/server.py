@@ -32,11 +32,21 @@ class Server(uvicorn.Server):
         self._service = service
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        service = self._service
-        drain = asyncio.create_task(service.active.drain(service.settings.limits.drain_timeout))
+        drain = asyncio.create_task(self._drain(self._service.settings.limits.drain_timeout))
         # uvicorn waits for its connections without a limit; the drain is what ends them.
         await super().shutdown(sockets)
         drain.cancel()
+
+    async def _drain(self, within: float) -> None:
+        """End all streams, and after ``within`` seconds all connections.
+
+        Those that are left then have clients that do not read what was sent.
+        """
+        over = asyncio.get_running_loop().time() + within
+        await self._service.active.drain(within)
+        await asyncio.sleep(over - asyncio.get_running_loop().time())
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -113,6 +123,7 @@ def configure_logging(settings: LogSettings) -> None:
     )
     handler.addFilter(_not_broken_on_purpose)
     logging.basicConfig(handlers=[handler], level=settings.level.upper(), force=True)
+    logging.captureWarnings(capture=True)
     # It tells every look at the schema's version, which readiness takes all the time.
     logging.getLogger("alembic").setLevel(logging.WARNING)
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import json
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy.engine import make_url
 
 from service.catalog import Catalog
 from service.database import Source
@@ -13,9 +18,11 @@ from service.export.encode import FORMATS, FrameOptions, Rows
 from service.observe import Event
 from service.query import parse_query
 from service.settings import DatasetSettings, SourceSettings
+from tests.postgres import run_sql
 
 PUBLIC = SourceSettings(expose=("public.*",))
 SECONDS = 60.0
+PASSWORD = "not a secret"
 
 
 def ignored(event: Event) -> None:
@@ -65,3 +72,27 @@ async def carried(
     pieces.append(frame.finish())
     assert frame.rows == counted
     return b"".join(pieces)
+
+
+def records(data: bytes) -> list[dict[str, Any]]:
+    """The rows of an NDJSON file."""
+    *lines, end = data.split(b"\n")
+    assert end == b""
+    return [json.loads(line) for line in lines]
+
+
+@contextmanager
+def login_role(server_url: str, options: str = "") -> Iterator[str]:
+    """The name of a role that may connect; what it owns must be gone at the end."""
+    name = f"tailrace_role_{uuid4().hex[:12]}"
+    run_sql(server_url, f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}' {options}")
+    try:
+        yield name
+    finally:
+        run_sql(server_url, f"DROP ROLE {name}")
+
+
+def as_role(url: str, role: str) -> str:
+    """``url`` with another user."""
+    parsed = make_url(url).set(username=role, password=PASSWORD)
+    return parsed.render_as_string(hide_password=False)

@@ -53,7 +53,7 @@ async def list_exports(
     headers = {}
     if more:
         following = request.url.include_query_params(cursor=_cursor(page[-1]))
-        headers["Link"] = f'<{base}{following.path}?{following.query}>; rel="next"'
+        headers["Link"] = f'<{base}/v1/exports?{following.query}>; rel="next"'
     return json_response({"exports": [describe(r, base, now) for r in page]}, headers=headers)
 
 

@@ -60,21 +60,26 @@ class Pipe:
         if self._failure is not None:
             raise self._failure
 
-    async def read(self) -> bytes | None:
-        """The next block, or None at the end; raises what the writer failed with."""
+    async def read(self, *, pausing: bool = False) -> bytes | None:
+        """The next block, or None at the end; raises what the writer failed with.
+
+        With ``pausing``, an empty one once nothing has come for ``patience`` seconds.
+        """
+        if pausing and not await self._within_patience(self._readable):
+            return b""
         await self._readable.wait()
         if not self._full.is_set():
-            await self._until_full()
+            await self._within_patience(self._full)
         if self._failure is not None:
             raise self._failure
         return self._take() if self._length else None
 
-    async def _until_full(self) -> None:
+    async def _within_patience(self, event: asyncio.Event) -> bool:
         try:
             async with asyncio.timeout(self._patience):
-                await self._full.wait()
+                return await event.wait()
         except TimeoutError:
-            return
+            return False
 
     def _take(self) -> bytes:
         taken: list[bytes] = []

@@ -116,6 +116,7 @@ class Export:
         )
         self._chunker = Chunker(chunk_size)
         self._ready: deque[bytes] = deque()
+        self._withheld = False  # stages and chunker may hold bytes that have come
         self._finished = False
 
     async def open(self) -> None:
@@ -158,7 +159,7 @@ class Export:
         )
 
     async def _advance(self) -> None:
-        block = await self._pipe.read()
+        block = await self._pipe.read(pausing=self._withheld)
         slow = block is not None and len(block) < BLOCK and not self._pipe.ended
         if self.stages.heavy:
             made = await asyncio.to_thread(self._pass, block, slow=slow)
@@ -167,6 +168,7 @@ class Export:
         self._ready.extend(self._chunker.feed(made))
         if slow or block is None:
             self._ready.extend(filter(None, [self._chunker.rest()]))
+        self._withheld = not slow
         self._finished = block is None
 
     def _pass(self, block: bytes | None, *, slow: bool) -> bytes:

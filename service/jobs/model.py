@@ -34,6 +34,7 @@ class State(StrEnum):
         return self not in (State.QUEUED, State.RUNNING)
 
 
+PROCESS_LOST = "process_lost"  # the code of the error of a record that nobody ended
 STATE_OF = {
     Outcome.COMPLETE: State.SUCCEEDED,
     Outcome.FAILED: State.FAILED,
@@ -92,7 +93,7 @@ class Record:
     def lost(self, now: datetime) -> Record:
         """The record of a stream whose process is gone without having said how it ended."""
         error = {
-            "code": "process_lost",
+            "code": PROCESS_LOST,
             "title": "The process that sent the stream is gone",
             "detail": "The stream was not finished and has no receipt.",
         }

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.database import AWAY, utcnow
 from service.errors import RecordsUnavailable
-from service.jobs.model import Kind, Record, State
+from service.jobs.model import PROCESS_LOST, Kind, Record, State
 from service.jobs.tables import exports
 from service.observe import Observer, RecordsDropped, RecordsNotWritten
 
@@ -172,7 +172,8 @@ class Recorder:
         query = sa.select(exports).where(*stale, c.heartbeat_at < sa.func.now() - after)
         async with self._engine.begin() as connection:
             rows = await connection.execute(query.with_for_update(skip_locked=True))
-            lost = [_record(row).lost(utcnow()) for row in rows]
+            # Our own live ones only look lost after an outage, until their heartbeat is written.
+            lost = [_record(row).lost(utcnow()) for row in rows if str(row.id) not in self._live]
             if lost:
                 await connection.execute(_UPSERT, [_row(record) for record in lost])
         return len(lost)
@@ -187,7 +188,11 @@ _UPSERT = _INSERT.on_conflict_do_update(
     index_elements=[exports.c.id],
     set_={name: _INSERT.excluded[name] for name in _COLUMNS if name not in ("id", "created_at")},
     # Not NOT IN, whose expanding parameter cannot stand in a batch.
-    where=sa.and_(*(exports.c.state != state for state in _FINAL)),
+    where=sa.or_(
+        sa.and_(*(exports.c.state != state for state in _FINAL)),
+        # Given up wrongly: its process could not write for a while, but it knows better.
+        exports.c.error["code"].astext == PROCESS_LOST,
+    ),
 )
 
 
