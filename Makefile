@@ -26,7 +26,7 @@ $(stamp): $(locks) pyproject.toml
 	touch $@
 
 run: setup ## Serve the demo: embedded PostgreSQL, a real dataset (ARGS="--port 8080")
-	$(bin)/tailrace demo $(ARGS)
+	$(bin)/tailrace demo --data-dir .tailrace/demo $(ARGS)
 
 test: setup ## Run every test (ARGS="tests/unit -k csv")
 	$(bin)/pytest $(ARGS)

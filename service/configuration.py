@@ -78,8 +78,7 @@ class ConfigurationMistakes(ConfigurationError):
     def __init__(self, mistakes: Iterable[Mistake]) -> None:
         self.mistakes = tuple(mistakes)
         count = "1 mistake" if len(self.mistakes) == 1 else f"{len(self.mistakes)} mistakes"
-        title = f"{count} in the configuration:"
-        super().__init__("\n  ".join((title, *map(str, self.mistakes))))
+        super().__init__("\n  ".join((f"{count} in the configuration:", *map(str, self.mistakes))))
 
 
 def load(

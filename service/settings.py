@@ -30,7 +30,6 @@ from pydantic_core import PydanticCustomError
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-DRIVER = "postgresql+asyncpg"
 URL_PARAMETERS = frozenset(
     {"host", "port", "user", "password", "database", "passfile", "service", "servicefile"}
     | {"ssl", "sslmode", "target_session_attrs", "krbsrvname", "gsslib"}
@@ -116,7 +115,7 @@ def postgres_url(text: str) -> str:
     if "sslmode" in url.query:  # libpq's name for what asyncpg calls ssl
         ssl = {"ssl": url.query["sslmode"]}
         url = url.difference_update_query(["sslmode"]).update_query_dict(ssl)
-    return url.set(drivername=DRIVER).render_as_string(hide_password=False)
+    return url.set(drivername="postgresql+asyncpg").render_as_string(hide_password=False)
 
 
 def _read_url(text: str) -> URL:

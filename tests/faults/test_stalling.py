@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import select
-import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -180,7 +179,7 @@ def test_a_slow_client_that_goes_on_reading_is_served(served: Served, step: int)
         until = time.monotonic() + 5 * STALL
         while time.monotonic() < until:
             assert peer.read(step)
-            _pause(STALL / 20)
+            time.sleep(STALL / 20)  # this is the load: nothing is waited for
         assert error_of(served, export) is None
 
 
@@ -286,9 +285,3 @@ def _readable(peer: Peer, within: float) -> bool:
     """Whether something arrives, the end of the connection included."""
     return bool(select.select([peer.socket], [], [], within)[0])
 
-
-def _pause(seconds: float) -> None:
-    """What the slow client does: it is the load, and nothing is waited for."""
-    quiet, other = socket.socketpair()
-    with quiet, other:
-        select.select([quiet], [], [], seconds)
