@@ -21,7 +21,8 @@ The code map; a request flows downward::
     query, filters, scanner  the read grammar → a SELECT (pure)
     representation           format negotiation (pure)
     dataset, access, errors  the nouns that everything speaks of
-    configuration, settings  tailrace.toml and environment → frozen settings
+    configuration, settings, values, toml_lines
+                             tailrace.toml and environment → frozen settings
 """
 
 __version__ = "0.1.0"

@@ -19,16 +19,16 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from service import __version__
 from service.app import create_app
 from service.configuration import explain, load
-from service.database import service_engine
+from service.database import service_engine, translated
 from service.demo import load as load_demo
 from service.demo_progress import ConsoleProgress
 from service.embedded import EmbeddedPostgres
-from service.errors import ConfigurationError
+from service.errors import ConfigurationError, SourceError
 from service.processes import supervise
 from service.schema import migrate as migrate_schema
 from service.schema import require_head
 from service.server import bind, configure_logging, serve
-from service.settings import Settings
+from service.settings import Settings, masked_url
 
 commands = typer.Typer(
     help="Large exports over HTTP: fast, watchable and provably complete.",
@@ -72,6 +72,7 @@ def serve_command(
     """Serve exports over HTTP until SIGTERM."""
     options = {"server.host": host, "server.port": port, "server.processes": processes}
     settings = _settings(config, data_dir, options, allow_anonymous=allow_anonymous)
+    _require_loopback(settings)
     configure_logging(settings.log)
     with database(settings) as url:
         prepare = migrate_schema if settings.database.url is None else require_head
@@ -94,6 +95,7 @@ def demo(
         raise ConfigurationError(
             "The demo fills the embedded PostgreSQL; a database is configured."
         )
+    _require_loopback(settings)
     configure_logging(settings.log)
     with database(settings) as url:
         asyncio.run(_with_engine(url, migrate_schema))
@@ -159,13 +161,17 @@ def _settings(
     return load(config, os.environ, given)
 
 
-def _serve(settings: Settings, url: str, to_try: Sequence[str]) -> None:
+def _require_loopback(settings: Settings) -> None:
     server = settings.server
     if not (server.allow_anonymous or _loopback(server.host)):
         raise ConfigurationError(
             f"{server.host} is not a loopback address: everybody who reaches it could read every "
             "dataset. Say --allow-anonymous if that is meant."
         )
+
+
+def _serve(settings: Settings, url: str, to_try: Sequence[str]) -> None:
+    server = settings.server
     try:
         listening = bind(server.host, server.port)
     except OSError as error:
@@ -206,6 +212,11 @@ def _loopback(host: str) -> bool:
 async def _with_engine(url: str, work: Callable[[AsyncEngine], Awaitable[None]]) -> None:
     engine = service_engine(url)
     try:
-        await work(engine)
+        with translated():
+            await work(engine)
+    except SourceError as error:
+        raise ConfigurationError(
+            f"Tailrace's database {masked_url(url)} cannot be used: {error.detail}"
+        ) from error
     finally:
         await engine.dispose()

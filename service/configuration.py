@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -21,19 +20,9 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from service.errors import ConfigurationError
-from service.settings import (
-    NAME_RULE,
-    Settings,
-    default_data_dir,
-    expected_at,
-    field_at,
-    format_duration,
-    is_table,
-    keys_at,
-    masked_url,
-)
-
-KeyPath = tuple[str, ...]
+from service.settings import Settings, expected_at, field_at, is_table, keys_at
+from service.toml_lines import KeyPath, key_lines
+from service.values import NAME_RULE, default_data_dir, format_duration, masked_url
 
 PREFIX = "TAILRACE_"
 NO_OVERRIDES: Final[Mapping[str, Any]] = MappingProxyType({})
@@ -41,15 +30,6 @@ _REFERENCE = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)")
 # Kubernetes tells every pod the address of a service called "tailrace" in such variables.
 _SERVICE_LINK = re.compile(
     r"(?s)(\w+_)?(SERVICE_HOST=|SERVICE_PORT(_\w+)?=|PORT=tcp://|PORT_\d+_(TCP|UDP|SCTP)\w*=).*"
-)
-_TOKEN = re.compile(
-    r"""(?sx)
-    \"{3} (?: \\. | "{1,2}(?!") | [^"\\] )* "{3,5} | " (?: \\. | [^"\\\n] )* "
-    | '{3} (?: '{1,2}(?!') | [^'] )* '{3,5} | ' [^'\n]* '
-    | (?P<gap> \# [^\n]* | [^\S\n]+ )
-    | [^\s\[\]{}=,."'\#]+
-    | .
-    """
 )
 
 
@@ -206,65 +186,6 @@ def _syntax(content: bytes, failure: Exception) -> tuple[str, str]:
     match = re.search(r"\(at (?:line (\d+), column \d+|end of document)\)", str(failure))
     line = f":{match[1] or len(content.splitlines())}" if match else ""
     return line, f"is not TOML: {failure}"
-
-
-def key_lines(text: str) -> dict[KeyPath, int]:
-    """The line, from 1, on which each key, table and list element of a valid TOML text begins."""
-    lines: dict[KeyPath, int] = {}
-    tokens = deque(_tokens(text))
-    table: KeyPath = ()
-    while tokens[0][0]:
-        if tokens[0][0] in ("\n", "]"):
-            tokens.popleft()
-        elif tokens[0][0] == "[":
-            table = _key(tokens, (), lines)
-        else:
-            _pair(tokens, table, lines)
-    return lines
-
-
-def _tokens(text: str) -> Iterator[tuple[str, int]]:
-    line = 1
-    for match in _TOKEN.finditer(text):
-        if match["gap"] is None:
-            yield match[0], line
-        line += match[0].count("\n")
-    yield "", line
-
-
-def _key(tokens: deque[tuple[str, int]], table: KeyPath, lines: dict[KeyPath, int]) -> KeyPath:
-    path = table
-    while tokens[0][0] not in ("=", "]"):
-        token, line = tokens.popleft()
-        if token not in (".", "["):
-            quoted = token[0] in "\"'"
-            path = (*path, tomllib.loads(f"key = {token}")["key"] if quoted else token)
-            lines.setdefault(path, line)
-    return path
-
-
-def _pair(tokens: deque[tuple[str, int]], table: KeyPath, lines: dict[KeyPath, int]) -> None:
-    path = _key(tokens, table, lines)
-    tokens.popleft()
-    _value(tokens, path, lines)
-
-
-def _value(tokens: deque[tuple[str, int]], path: KeyPath, lines: dict[KeyPath, int]) -> None:
-    opening, _ = tokens.popleft()
-    if opening not in ("[", "{"):
-        while tokens[0][0] not in (",", "\n", "]", "}", ""):
-            tokens.popleft()
-        return
-    index = 0
-    while tokens[0][0] not in ("]", "}"):
-        if tokens[0][0] in (",", "\n"):
-            index += tokens.popleft()[0] == ","
-        elif opening == "{":
-            _pair(tokens, path, lines)
-        else:
-            lines[(*path, str(index))] = tokens[0][1]
-            _value(tokens, (*path, str(index)), lines)
-    tokens.popleft()
 
 
 def _read_environment(draft: _Draft, environ: Mapping[str, str]) -> None:

@@ -43,9 +43,7 @@ def database(module_database_url: str) -> Iterator[Session]:
 
 
 @pytest.fixture(scope="module")
-def served(
-    module_database_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Served]:
+def served(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("served")
     limits = {"limits__slot_timeout": "60s", "limits__prime_timeout": "60s"}
     with serving(folder, module_database_url, config=CONFIG, **limits) as found:
@@ -132,9 +130,7 @@ def test_while_rows_are_awaited_after_the_headers(
 
 
 @pytest.mark.parametrize("how", ["finish", "reset"])
-def test_in_the_middle_of_a_query_that_pauses(
-    served: Served, database: Session, how: str
-) -> None:
+def test_in_the_middle_of_a_query_that_pauses(served: Served, database: Session, how: str) -> None:
     """No byte is on its way then that could meet the closed connection."""
     database.close_gate()
     with connected(served.base) as peer:

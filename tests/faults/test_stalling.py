@@ -57,25 +57,19 @@ def serve(
 
 
 @pytest.fixture(scope="module")
-def served(
-    module_database_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Served]:
+def served(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Impatient with clients that read nothing."""
     yield from serve(module_database_url, tmp_path_factory, 20, stall_timeout=f"{STALL}s")
 
 
 @pytest.fixture(scope="module")
-def brief(
-    module_database_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Served]:
+def brief(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Ends whatever takes longer than a second."""
     yield from serve(module_database_url, tmp_path_factory, 4, max_duration="1s")
 
 
 @pytest.fixture(scope="module")
-def narrow(
-    module_database_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Served]:
+def narrow(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Has a single slot, and is impatient with requests that do not come."""
     limits = {"slot_timeout": "200ms", "header_timeout": f"{HEADER}s"}
     yield from serve(module_database_url, tmp_path_factory, 1, **limits)
@@ -284,4 +278,3 @@ def test_who_finds_no_slot_is_told_when_to_come_again(
 def _readable(peer: Peer, within: float) -> bool:
     """Whether something arrives, the end of the connection included."""
     return bool(select.select([peer.socket], [], [], within)[0])
-

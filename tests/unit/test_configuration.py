@@ -12,9 +12,10 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from service.configuration import ConfigurationMistakes, Mistake, explain, key_lines, load
+from service.configuration import ConfigurationMistakes, Mistake, explain, load
 from service.errors import ConfigurationError
 from service.settings import DatasetSettings, Settings, SourceSettings, keys_at
+from service.toml_lines import key_lines
 
 SECRET = "hunter2secret"
 URL = f"postgresql://reader:{SECRET}@db.internal/facts"

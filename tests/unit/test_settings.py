@@ -14,7 +14,6 @@ from sqlalchemy.engine import make_url
 
 from service.configuration import ConfigurationMistakes, load
 from service.settings import (
-    LONGEST,
     DatabaseSettings,
     DatasetSettings,
     LimitSettings,
@@ -22,10 +21,13 @@ from service.settings import (
     ServerSettings,
     Settings,
     SourceSettings,
-    default_data_dir,
     expected_at,
-    format_duration,
     keys_at,
+)
+from service.values import (
+    LONGEST,
+    default_data_dir,
+    format_duration,
     masked_url,
     parse_duration,
     parse_list,

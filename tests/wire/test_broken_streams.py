@@ -52,9 +52,7 @@ COMPRESSIONS = ("none", "gzip", "zstd")
 
 
 @pytest.fixture(scope="module")
-def served(
-    module_database_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Served]:
+def served(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("served")
     # With every layer of middleware that there is.
     settings = {"server__cors_origins": ORIGIN, "limits__prime_timeout": "60s"}
