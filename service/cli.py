@@ -28,7 +28,8 @@ from service.processes import supervise
 from service.schema import migrate as migrate_schema
 from service.schema import require_head
 from service.server import bind, configure_logging, serve
-from service.settings import Settings, masked_url
+from service.settings import Settings
+from service.values import masked_url
 
 commands = typer.Typer(
     help="Large exports over HTTP: fast, watchable and provably complete.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -22,7 +23,7 @@ def supervise(count: int, target: Callable[..., None], arguments: tuple[Any, ...
     before = {number: signal.signal(number, lambda *_: stopping.set()) for number in handled}
 
     def start() -> BaseProcess:
-        child = context.Process(target=target, args=arguments)
+        child = context.Process(target=_run, args=(target, arguments))
         child.start()
         return child
 
@@ -40,3 +41,16 @@ def supervise(count: int, target: Callable[..., None], arguments: tuple[Any, ...
             child.join()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _run(target: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    target(*arguments)
+
+
+def _end_with_parent() -> None:
+    """An orphan would hold the port, and nobody would restart it."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)

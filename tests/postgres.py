@@ -151,5 +151,3 @@ def exporting(url: str) -> int:
           AND datname = current_database()
     """
     return int(fetch(url, query)[0][0])
-
-

@@ -130,7 +130,7 @@ def progress(record: Record, now: datetime) -> dict[str, Any]:
     rows_rate = record.rows / seconds if seconds else None
     total = record.rows if record.state is State.SUCCEEDED else record.total_rows
     left = max(total - record.rows, 0) if total is not None else None
-    done = record.state is State.SUCCEEDED
+    done, ended = record.state is State.SUCCEEDED, record.state.final
     return {
         "rows": record.rows,
         "bytes": record.bytes,
@@ -139,7 +139,7 @@ def progress(record: Record, now: datetime) -> dict[str, Any]:
         "fraction": 1.0 if done else min(record.rows / total, 1.0) if total else None,
         "rows_per_s": rows_rate,
         "bytes_per_s": record.bytes / seconds if seconds else None,
-        "eta_s": left / rows_rate if rows_rate and left is not None and not done else None,
+        "eta_s": left / rows_rate if rows_rate and left is not None and not ended else None,
     }
 
 

@@ -19,8 +19,9 @@ import pytest
 from service.database import service_engine
 from service.jobs.store import Recorder
 from tests.curl import CUT_SHORT, downloading
+from tests.exporting import ignored
 from tests.peer import connected
-from tests.postgres import fetch, run_sql
+from tests.postgres import fetch
 from tests.serving import Served, serving
 from tests.session import Session, gated, session
 from tests.waiting import wait_until
@@ -148,9 +149,14 @@ def test_a_client_that_does_not_read_holds_nobody_up(
     database_url: str, database: Session, tmp_path: Path
 ) -> None:
     """Be its stream unfinished, or finished but for what lies in the buffers."""
-    limits = {"limits__drain_timeout": "1s", "limits__stall_timeout": LONG}
     with (
-        serving(tmp_path, database_url, config=CONFIG, **limits) as served,
+        serving(
+            tmp_path,
+            database_url,
+            config=CONFIG,
+            limits__drain_timeout="1s",
+            limits__stall_timeout=LONG,
+        ) as served,
         ExitStack() as peers,
     ):
         exports = []
@@ -229,6 +235,6 @@ async def end_lost(url: str) -> int:
     """What every process does from time to time, without the minute's patience."""
     engine = service_engine(url)
     try:
-        return await Recorder(engine, lambda event: None).end_lost(timedelta(0))
+        return await Recorder(engine, ignored).end_lost(timedelta(0))
     finally:
         await engine.dispose()

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -49,7 +50,7 @@ def database(module_database_url: str) -> Iterator[Session]:
 def serve(
     url: str, folders: pytest.TempPathFactory, connections: int, **limits: str
 ) -> Iterator[Served]:
-    settings = {f"limits__{name}": value for name, value in limits.items()}
+    settings: dict[str, Any] = {f"limits__{name}": value for name, value in limits.items()}
     config = CONFIG.format(connections=connections)
     with serving(folders.mktemp("served"), url, config=config, **settings) as found:
         assert found.get("/v1/datasets/large")
@@ -71,8 +72,13 @@ def brief(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope="module")
 def narrow(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Has a single slot, and is impatient with requests that do not come."""
-    limits = {"slot_timeout": "200ms", "header_timeout": f"{HEADER}s"}
-    yield from serve(module_database_url, tmp_path_factory, 1, **limits)
+    yield from serve(
+        module_database_url,
+        tmp_path_factory,
+        1,
+        slot_timeout="200ms",
+        header_timeout=f"{HEADER}s",
+    )
 
 
 def export_id(head: bytes) -> str:
@@ -140,7 +146,8 @@ def test_a_client_that_leaves_an_answer_unread_is_dropped(served: Served) -> Non
 
         def open_here() -> set[int]:
             found = process.net_connections(kind="tcp4")
-            return ours & {one.raddr.port for one in found if one.raddr}
+            taken = [one for one in found if one.status != psutil.CONN_LISTEN]
+            return ours & {one.raddr.port for one in taken}
 
         wait_until(lambda: not open_here(), within=30, what="every connection is dropped")
 

@@ -19,7 +19,6 @@ from starlette.types import ASGIApp
 
 from service.app import create_app
 from service.configuration import load
-from service.settings import Settings
 from tests.curl import CUT_SHORT, Download, download, downloading
 from tests.serving import Served, serving
 from tests.session import Session, gated, session
@@ -55,8 +54,13 @@ COMPRESSIONS = ("none", "gzip", "zstd")
 def served(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("served")
     # With every layer of middleware that there is.
-    settings = {"server__cors_origins": ORIGIN, "limits__prime_timeout": "60s"}
-    with serving(folder, module_database_url, config=CONFIG, **settings) as found:
+    with serving(
+        folder,
+        module_database_url,
+        config=CONFIG,
+        server__cors_origins=ORIGIN,
+        limits__prime_timeout="60s",
+    ) as found:
         yield found
 
 

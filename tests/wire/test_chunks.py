@@ -7,6 +7,7 @@ import hashlib
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -136,9 +137,9 @@ async def test_the_event_loop_turns_between_two_chunks(app: FastAPI) -> None:
     """Though neither a full pipe nor a socket with room makes the stream wait."""
     exchange = Exchange()
     await exchange.run(app, "/v1/rows/fast.csv", "chunk_size=4096")
-    turns = exchange.turns[1:]
-    assert len(turns) > 500
-    assert all(later > earlier for earlier, later in zip(turns[:-1], turns[1:-1], strict=False))
+    chunks = exchange.turns[1:-1]
+    assert len(chunks) > 500
+    assert all(later > earlier for earlier, later in pairwise(chunks))
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip", "zstd"])
@@ -161,8 +162,9 @@ def database(module_database_url: str) -> Iterator[Session]:
 @pytest.fixture(scope="module")
 def served(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("served")
-    limits = {"limits__prime_timeout": "60s"}
-    with serving(folder, module_database_url, config=FAST + PAUSING, **limits) as found:
+    with serving(
+        folder, module_database_url, config=FAST + PAUSING, limits__prime_timeout="60s"
+    ) as found:
         yield found
 
 

@@ -14,16 +14,16 @@ from tests.serving import Served, serving
 
 
 @pytest.fixture(scope="module")
-def served(
-    module_database_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Served]:
+def served(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     run_sql(
         module_database_url,
         "create table numbers as select i as id, 'n' || i as name from generate_series(1, 100000) i;"
         "alter table numbers add primary key (id)",
     )
     folder = tmp_path_factory.mktemp("served")
-    with serving(folder, module_database_url, config='[sources.main]\nexpose=["public.*"]') as found:
+    with serving(
+        folder, module_database_url, config='[sources.main]\nexpose=["public.*"]'
+    ) as found:
         yield found
 
 

@@ -70,10 +70,14 @@ def config(source_url: str) -> str:
 def served(
     module_database_url: str, config: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Served]:
-    """With known requests behind it: see ``KNOWN``."""
     folder = tmp_path_factory.mktemp("served")
-    settings = {"limits__slot_timeout": "200ms", "server__cors_origins": ORIGIN}
-    with serving(folder, module_database_url, config=config, **settings) as found:
+    with serving(
+        folder,
+        module_database_url,
+        config=config,
+        limits__slot_timeout="200ms",
+        server__cors_origins=ORIGIN,
+    ) as found:
         yield found
 
 
