@@ -9,13 +9,15 @@ from __future__ import annotations
 from typing import cast
 
 from alembic import context
-from sqlalchemy import Connection
+from sqlalchemy import Connection, func, select
 from sqlalchemy.schema import CreateSchema
 
 from service.jobs.tables import SCHEMA
 
 connection = cast(Connection, context.config.attributes["connection"])
-connection.execute(CreateSchema(SCHEMA, if_not_exists=True))
+# Not IF NOT EXISTS: that asks for the right to create even where there is nothing to do.
+if connection.scalar(select(func.to_regnamespace(SCHEMA))) is None:
+    connection.execute(CreateSchema(SCHEMA))
 context.configure(connection=connection, version_table_schema=SCHEMA)
 with context.begin_transaction():
     context.run_migrations()

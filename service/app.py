@@ -12,6 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 from service import __version__
 from service.api import datasets, exports, operations, rows
 from service.api.context import RequestContext
+from service.api.openapi import ERROR_RESPONSES
 from service.api.problems import handlers
 from service.catalog import Catalog
 from service.database import Source, service_engine
@@ -54,6 +55,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         redoc_url=None,
         middleware=_middleware(service),
         exception_handlers=handlers(service.observe),
+        responses=ERROR_RESPONSES,
     )
     app.state.service = service
     for router in (

@@ -70,7 +70,7 @@ class Catalog:
             raise NotFound(f"The dataset {name} is configured but cannot be used: {why}")
         if away:
             raise away[0]
-        raise NotFound(f"There is no dataset {name}.")
+        raise NotFound(f"There is no dataset {name!r}.")
 
     async def refresh(self) -> None:
         """Look again at every source; until all have answered the old knowledge stays."""

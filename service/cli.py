@@ -36,6 +36,7 @@ commands = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # it would take the defaults in brackets for markup
 )
 
 Config = Annotated[
@@ -185,7 +186,9 @@ def _serve(settings: Settings, url: str, to_try: Sequence[str]) -> None:
         if server.processes == 1:
             serve(create_app(settings, url), settings, [listening])
         else:
-            supervise(server.processes, serve_in_child, (settings, url, listening))
+            shared = (settings, url, listening)
+            # Our copy of the socket would go on taking connections that nobody answers.
+            supervise(server.processes, serve_in_child, shared, stop=listening.close)
 
 
 def serve_in_child(settings: Settings, url: str, listening: socket.socket) -> None:

@@ -25,7 +25,8 @@ SERVICE_POOL_SIZE = 4  # connections for Tailrace's own tables
 PG14, PG17 = (14,), (17,)
 
 # The bytes of an export must not depend on how a role or database happens to be configured;
-# synchronized scans would start an unordered export in the middle of the table.
+# synchronized scans would start an unordered export in the middle of the table. Parallel workers
+# are left to the planner on purpose: who wants an order asks for one.
 PINNED = {
     "client_encoding": "UTF8",
     "DateStyle": "ISO, MDY",
@@ -34,6 +35,7 @@ PINNED = {
     "extra_float_digits": "1",
     "bytea_output": "hex",
     "xmloption": "content",
+    "lc_monetary": "C",
     "standard_conforming_strings": "on",
     "synchronize_seqscans": "off",
     # Compiling the projection of a wide table costs more than the first rows may take.

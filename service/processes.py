@@ -15,8 +15,13 @@ import structlog
 RESTART_SECONDS = 1.0  # between looks at the children, and so between restarts
 
 
-def supervise(count: int, target: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    """Run ``count`` processes of ``target`` until SIGTERM or SIGINT, then wait for their drain."""
+def supervise(
+    count: int, target: Callable[..., None], arguments: tuple[Any, ...], *, stop: Callable[[], None]
+) -> None:
+    """Run ``count`` processes of ``target`` until SIGTERM or SIGINT, then wait for their drain.
+
+    ``stop`` is called first: what the children share with us is not to outlive them.
+    """
     context = multiprocessing.get_context("spawn")
     stopping = threading.Event()
     handled = (signal.SIGINT, signal.SIGTERM)
@@ -35,6 +40,7 @@ def supervise(count: int, target: Callable[..., None], arguments: tuple[Any, ...
                     structlog.get_logger("tailrace").error("process ended", exitcode=child.exitcode)
                     children[place] = start()
     finally:
+        stop()
         for child in children:
             child.terminate()
         for child in children:

@@ -144,7 +144,8 @@ def _ordering(column: Column, scanner: Scanner) -> Ordering:
         word = scanner.until(",.")
         if word not in allowed:
             scanner.at = place
-            raise scanner.mistake(f"expected one of {', '.join(allowed)}, found {word!r}")
+            offered = f"one of {', '.join(allowed)}" if allowed else "nothing more"
+            raise scanner.mistake(f"expected {offered}, found {word!r}")
         allowed = ["nullsfirst", "nullslast"] if word in ("asc", "desc") else []
         if word in ("asc", "desc"):
             descending = word == "desc"

@@ -216,6 +216,6 @@ Origin = Annotated[
     str,
     spelled(r"\*|[a-z][a-z0-9+.-]*://[^/\s?#]+", "is not an origin, which has no path, no '/'"),
 ]
-Lane = Literal["auto", "copy", "rows"]
+Lane = Literal["auto", "copy"]
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 LogFormat = Literal["json", "console"]

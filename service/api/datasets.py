@@ -78,7 +78,7 @@ async def readable_dataset(request: Request, name: str) -> Dataset:
     """The dataset, if the caller may read it; one that may not be read is not there."""
     dataset = await service_of(request).catalog.dataset(name)
     if not may(caller_of(request), Action.READ, dataset):
-        raise NotFound(f"There is no dataset {name}.")
+        raise NotFound(f"There is no dataset {name!r}.")
     return dataset
 
 

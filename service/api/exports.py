@@ -77,7 +77,8 @@ async def get_receipt(request: Request, export_id: UUID) -> Response:
     """Rows, bytes, SHA-256, snapshot and outcome; 404 until the export has ended."""
     record = await _readable(request, export_id)
     if record.receipt is None:
-        raise NotFound(f"The export {export_id} is {record.state} and has no receipt yet.")
+        yet = "" if record.state.final else " yet"
+        raise NotFound(f"The export {export_id} is {record.state} and has no receipt{yet}.")
     return json_response(record.receipt)
 
 

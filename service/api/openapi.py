@@ -6,6 +6,7 @@ from typing import Any
 
 from service.errors import PROBLEM_MEDIA_TYPE
 from service.export.chunk import MAX_CHUNK_SIZE, MIN_CHUNK_SIZE
+from service.export.compress import COMPRESSIONS
 from service.export.encode import FORMATS
 
 
@@ -67,12 +68,29 @@ ROWS_PARAMETERS: list[dict[str, Any]] = [
     },
 ]
 
-_PROBLEM = {"content": {PROBLEM_MEDIA_TYPE: {"schema": {"type": "object"}}}}
+_MEMBERS = ("type", "title", "detail", "code", "request_id")
+_SCHEMA = {
+    "type": "object",
+    "required": [*_MEMBERS, "status"],
+    "properties": {**dict.fromkeys(_MEMBERS, TEXT), "status": {"type": "integer"}},
+}
+_PROBLEM: dict[str, Any] = {"content": {PROBLEM_MEDIA_TYPE: {"schema": _SCHEMA}}}
+
+# For every operation, in place of FastAPI's own 422, which is not what we answer.
+ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
+    "default": {"description": "Every error is a problem document (RFC 9457).", **_PROBLEM}
+}
 
 ROWS_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The stream. A connection that ends without the last chunk is a failure.",
-        "content": {item.media_type: {"schema": {"type": "string"}} for item in FORMATS.values()},
+        "content": {
+            media_type: {"schema": TEXT}
+            for media_type in (
+                *(item.media_type for item in FORMATS.values()),
+                *(item.media_type for item in COMPRESSIONS.values()),
+            )
+        },
     },
     400: {"description": "A parameter is wrong; the problem names it.", **_PROBLEM},
     404: {"description": "There is no such dataset.", **_PROBLEM},

@@ -25,7 +25,7 @@ CHECK_SECONDS = 3.0
 OLDEST = sa.text("""
     SELECT min(xact_start) AS oldest, count(*) AS backends FROM pg_stat_activity
     WHERE application_name = 'tailrace export' AND state <> 'idle'
-      AND datname = current_database()
+      AND datname = current_database() AND pid <> pg_backend_pid()
 """)
 
 

@@ -20,7 +20,7 @@ from service.errors import InvalidParameter
 from service.export.compress import COMPRESSIONS
 from service.export.copy import CopyLane
 from service.export.encode import FORMATS, FrameOptions
-from service.export.pipeline import Description, Export, Patience, Stages
+from service.export.pipeline import END_MEMBER, Description, Export, Patience, Stages
 from service.jobs.direct import DirectStream
 from service.jobs.model import Kind, Record
 from service.query import RowsQuery, parse_query
@@ -66,6 +66,8 @@ async def read_rows(request: Request, dataset: str) -> Response:
         chunk_size=service.settings.limits.chunk_size,
     )
     query = parse_query(found, [item for item in parameters if item[0] not in PARAMETERS])
+    if representation.end and END_MEMBER in query.labels:
+        raise InvalidParameter("end", f"end: a column is called {END_MEMBER} itself; rename it.")
     export_id = str(uuid_utils.uuid7())
     headers = stream_headers(request, found, representation, export_id)
     if request.method == "HEAD":

@@ -20,6 +20,7 @@ from service.export.producer import Lane, Producer
 from service.export.receipt import Meter, Outcome, Receipt
 from service.export.stage import Pipeline, Stage
 
+END_MEMBER = "_end"  # what marks the last line of NDJSON
 BLOCK = 256 * 1024  # bytes that pass the stages at once
 
 
@@ -74,7 +75,7 @@ class Stages:
             "sha256": self.plain.sha256,
             "next_cursor": None,
         }
-        return orjson.dumps({"_end": end}, option=orjson.OPT_APPEND_NEWLINE)
+        return orjson.dumps({END_MEMBER: end}, option=orjson.OPT_APPEND_NEWLINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,8 @@ class Export:
             lane,
             self._pipe,
             max_seconds=patience.max_duration,
-            lock_seconds=patience.prime,
+            # Shorter, so that a locked table is an error with a status and no broken stream.
+            lock_seconds=patience.prime / 2,
             name=f"export {description.export_id}",
         )
         self._chunker = Chunker(chunk_size)

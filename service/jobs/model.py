@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from service.errors import problem
 from service.export.receipt import Outcome, rfc3339
 
 
@@ -92,11 +93,13 @@ class Record:
 
     def lost(self, now: datetime) -> Record:
         """The record of a stream whose process is gone without having said how it ended."""
-        error = {
-            "code": PROCESS_LOST,
-            "title": "The process that sent the stream is gone",
-            "detail": "The stream was not finished and has no receipt.",
-        }
+        error = problem(
+            500,
+            PROCESS_LOST,
+            "The process that sent the stream is gone",
+            "The stream was not finished and has no receipt.",
+            None,
+        )
         return replace(self, state=State.FAILED, finished_at=now, error=error)
 
 

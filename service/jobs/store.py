@@ -79,6 +79,14 @@ class Recorder:
             return self._live[export_id]()
         if export_id in self._pending:
             return self._pending[export_id]
+        record = await self._stored(export_id)
+        if record is None or not record.state.final:
+            # It may be another process's, which is one batch ahead of what it has written.
+            await asyncio.sleep(2 * BATCH_SECONDS)
+            record = await self._stored(export_id)
+        return record
+
+    async def _stored(self, export_id: str) -> Record | None:
         query = sa.select(exports).where(exports.c.id == UUID(export_id))
         with _answered():
             async with self._engine.connect() as connection:

@@ -181,7 +181,10 @@ def test_a_killed_service_is_told_by_the_next_one(
 ) -> None:
     database.close_gate()
     with (
-        serving(tmp_path / "first", database_url, config=CONFIG) as served,
+        # The database itself waits as long for the gate.
+        serving(
+            tmp_path / "first", database_url, config=CONFIG, limits__prime_timeout=LONG
+        ) as served,
         downloading(f"{served.base}/v1/rows/gated.csv", tmp_path) as found,
     ):
         wait_until(lambda: found.size > ARRIVED, within=30, what="rows arrive")

@@ -113,8 +113,8 @@ async def test_not_null_of_a_parent_is_no_promise_of_its_children(url: str) -> N
         "ALTER TABLE ONLY parent ALTER name SET NOT NULL",
     )
     from_18 = (*no_inherit[:2], "ALTER TABLE parent ADD CONSTRAINT n NOT NULL name NO INHERIT")
-    (row,) = [await value(url, "SHOW server_version_num")]
-    await execute(url, *(from_18 if int(row) >= 180_000 else no_inherit))
+    version = int(await value(url, "SHOW server_version_num"))
+    await execute(url, *(from_18 if version >= 180_000 else no_inherit))
     await execute(url, "INSERT INTO parent VALUES (1, 'x')", "INSERT INTO child VALUES (2, NULL)")
     async with open_source(url) as source:
         dataset = await catalog_of(source).dataset("parent")

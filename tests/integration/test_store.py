@@ -268,6 +268,18 @@ async def test_streams_of_a_lost_process_are_ended(database_url: str, engine: As
     assert ended.finished_at is not None
 
 
+async def test_a_start_ends_what_was_lost_before(
+    database_url: str, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = record()
+    async with recording(database_url, started=False) as killed:
+        killed.finish(lost)
+    await reaches(engine, lost.id, State.RUNNING)
+    monkeypatch.setattr(store, "LOST_AFTER", timedelta(seconds=-60))
+    async with recording(database_url):
+        await reaches(engine, lost.id, State.FAILED)
+
+
 async def test_a_process_never_gives_its_own_streams_up(
     database_url: str, engine: AsyncEngine
 ) -> None:

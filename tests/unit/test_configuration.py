@@ -31,7 +31,7 @@ expose = [
   'sales.daily',
 ]
 [sources."cold.store"]
-lane = "rows"
+lane = "copy"
 [datasets.Flights]
 table = "public.flights"
 columns = ["id", "carrier"]
@@ -76,7 +76,7 @@ def test_a_file() -> None:
     assert (str(found.data_dir), str(found.config_path)) == ("/var/lib/tailrace", "tailrace.toml")
     assert found.database.url == "postgresql+asyncpg://tailrace@db/tailrace"
     main = SourceSettings(expose=("public.*", "sales.daily"))
-    assert found.sources == {"main": main, "cold.store": SourceSettings(lane="rows")}
+    assert found.sources == {"main": main, "cold.store": SourceSettings(lane="copy")}
     flights = DatasetSettings(table="public.flights", columns=("id", "carrier"))
     assert found.datasets["Flights"] == flights
     assert (found.datasets["routes"].title, found.limits.stall_timeout) == ("Routes", 90)
@@ -186,7 +186,7 @@ table = "t"
 title = 5                       #! datasets."d.csv".title: should be a valid string
 ---
 [sources.other]
-lane = "x"                      #! sources.other.lane: should be 'auto', 'copy' or 'rows'
+lane = "x"                      #! sources.other.lane: should be 'auto' or 'copy'
 [datasets.d]                    #! datasets.d.source: there is no such source
 table = "t"
 [datasets.e]
@@ -390,7 +390,7 @@ database: postgresql://tailrace:***@db/tailrace
 sources:
   main: postgresql://tailrace:***@db/tailrace (the same), lane auto, at most 8 connections, \
 exposes public.*, sales.daily
-  cold.store: postgresql://tailrace:***@db/tailrace (the same), lane rows, at most 8 connections, \
+  cold.store: postgresql://tailrace:***@db/tailrace (the same), lane copy, at most 8 connections, \
 exposes nothing by itself
 datasets:
   Flights: table public.flights of main

@@ -10,7 +10,15 @@ from sqlalchemy.dialects.postgresql.base import PGDialect
 from service.dataset import Column
 from service.errors import InvalidParameter, RequestError
 from service.filters import Condition
-from service.query import MAX_ROWS, Ordering, RowsQuery, Selected, build_select, parse_query
+from service.query import (
+    MAX_COLUMNS,
+    MAX_ROWS,
+    Ordering,
+    RowsQuery,
+    Selected,
+    build_select,
+    parse_query,
+)
 from tests.datasets import AT, HOSTILE, ID, KINDS, NAME, ORDERS, PRICE, dataset
 
 Pairs = list[tuple[str, str]]
@@ -192,6 +200,14 @@ def test_every_mistake_names_its_parameter(
     assert error.members["parameter"] == parameter
     assert error.members.get("character") == character
     assert "\x00" not in error.detail
+
+
+def test_a_select_has_no_more_columns_than_the_database_takes() -> None:
+    labels = [f"label_{n}:id" for n in range(MAX_COLUMNS)]
+    assert len(parse_query(ORDERS, [("select", ",".join(labels))]).select) == MAX_COLUMNS
+    with pytest.raises(InvalidParameter) as caught:
+        parse_query(ORDERS, [("select", ",".join([*labels, "id"]))])
+    assert caught.value.members["parameter"] == "select"
 
 
 def test_an_unknown_column_is_told_with_those_that_there_are() -> None:

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp
 from service.app import create_app
 from service.configuration import load
 from tests.curl import CUT_SHORT, Download, download, downloading
+from tests.peer import connected
 from tests.serving import Served, serving
 from tests.session import Session, gated, session
 from tests.waiting import wait_until
@@ -38,7 +39,12 @@ CONFIG = "\n".join(
     """
     for name, row in POINTS.items()
 )
-CONFIG += f"[datasets.gated]\nsql = '''{gated(2_000, 10)}'''\n"
+CONFIG += f"""
+[datasets.gated]
+sql = '''{gated(2_000, 10)}'''
+[datasets.large]
+sql = "select i as id, md5(i::text) as word from (select generate_series(1, 800000) as i) s"
+"""
 ORIGIN = "https://app.example"
 
 PATHS = [
@@ -60,6 +66,7 @@ def served(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -
         config=CONFIG,
         server__cors_origins=ORIGIN,
         limits__prime_timeout="60s",
+        limits__stall_timeout="5s",
     ) as found:
         yield found
 
@@ -316,6 +323,17 @@ class TestExample:
             wait_until(lambda: found.size, within=30, what="rows arrive")
         wait_until(lambda: not database.exporting(), within=10, what="the query is gone")
         database.open_gate()
+
+    def test_whoever_reads_nothing_is_seen_through_it(self, served: Served, nginx_1_1: str) -> None:
+        """With nginx's own buffering the stream would end up on its disk, and look complete."""
+        with connected(nginx_1_1, receive_buffer=4096) as peer:
+            peer.ask("/v1/rows/large.csv")
+            export = peer.read_head().decode().lower().split("x-export-id: ")[1].split()[0]
+            path = f"/v1/exports/{export}"
+            wait_until(
+                lambda: served.get(path)["state"] != "running", within=60, what="the stream ends"
+            )
+            assert served.get(path)["error"]["code"] == "client_stalled"
 
 
 def test_a_failing_stream_breaks_through_the_whole_app(served: Served, tmp_path: Path) -> None:

@@ -197,7 +197,7 @@ def test_two_sources_share_names_without_mixing_them_up(
     with serving(tmp_path_factory.mktemp("two"), database_url, config=config) as found:
         for _ in range(2):
             listed = {item["name"] for item in found.get("/v1/datasets")["datasets"]}
-            assert listed == {"one", "public.one", "other.one"}
-            assert ask(found.base, "/v1/rows/other.one.csv").body == b"id\n2\n"
+            assert listed == {"one", "second.public.one", "second.other.one"}
+            assert ask(found.base, "/v1/rows/second.other.one.csv").body == b"id\n2\n"
             assert ask(found.base, "/v1/rows/one.csv").body == b"id\n1\n"
             ask(found.base, "/v1/datasets/refresh", "POST")

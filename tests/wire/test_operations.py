@@ -38,6 +38,7 @@ sql = "select 1 / (20000 - i) as id, repeat('x', 1000) as pad from generate_seri
 """
 ORIGIN = "https://app.example"
 EXPOSED = {"x-export-id", "x-export-joined", "etag", "content-range", "link", "repr-digest"}
+PROBLEM = {"type", "title", "status", "detail", "code", "request_id"}
 ROUTES = {
     "/v1/datasets": {"get"},
     "/v1/datasets/refresh": {"post"},
@@ -312,7 +313,9 @@ def test_openapi_is_valid_and_lists_every_route(served: Served) -> None:
         assert operation["summary"]
         assert operation["description"]
         assert operation["tags"]
-        assert operation["responses"]
+        problem = operation["responses"]["default"]["content"]["application/problem+json"]
+        assert set(problem["schema"]["required"]) == PROBLEM
+        assert "422" not in operation["responses"]
     ids = [operation["operationId"] for operation in operations]
     assert len(ids) == len(set(ids))
     assert ask(served.base, "/docs").status == 200
@@ -330,7 +333,10 @@ def test_openapi_describes_every_parameter_of_the_rows(served: Served) -> None:
         assert parameter["in"] == {"dataset": "path", "Accept": "header"}.get(name, "query")
     assert operation["responses"].keys() >= {"200", "400", "404", "406", "502", "503", "504"}
     media_types = operation["responses"]["200"]["content"].keys()
-    assert media_types >= {"text/csv", "application/x-ndjson", "application/json"}
+    assert media_types == {
+        *("text/csv", "application/x-ndjson", "application/json"),
+        *("application/gzip", "application/zstd"),
+    }
     assert "application/problem+json" in operation["responses"]["400"]["content"]
 
 
@@ -363,7 +369,7 @@ def test_every_line_of_the_log_is_json(served: Served, known: Known) -> None:
     send_raw(served.base, b"GARBAGE\r\n\r\n")
     curl = ["curl", "-sSf", "--http2", "-o", "/dev/null", f"{served.base}/v1/rows/small.csv"]
     subprocess.run(curl, check=True, timeout=60)
-    for line in served.log.read_text().splitlines():
+    for line in served.log.read_text().rstrip("\n").split("\n"):
         fields = json.loads(line)
         assert fields["event"]
         assert fields["level"] in ("debug", "info", "warning", "error")

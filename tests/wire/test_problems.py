@@ -343,6 +343,27 @@ def test_a_source_that_refuses_connections_from_the_start_is_503(
             assert int(answer.headers["Retry-After"]) > 0
 
 
+def test_a_source_that_is_away_takes_no_other_with_it(database_url: str, tmp_path: Path) -> None:
+    config = """
+        [sources.away]
+        url = "postgresql://nobody@127.0.0.1:1/away"
+        [sources.main]
+        [datasets.lost]
+        source = "away"
+        table = "public.lost"
+        [datasets.small]
+        sql = "select 1 as id"
+    """
+    file = tmp_path / "tailrace.toml"
+    file.write_text(config)
+    arguments = ("serve", "--config", str(file), "--port", "0")
+    with launched(tmp_path, *arguments, environ=environment(database_url)) as found:
+        for path in ("/v1/rows/lost.csv", "/v1/datasets/lost"):
+            check_problem(ask(found.base, path), 503, "source_unavailable")
+        for path in ("/v1/rows/small.csv", "/v1/datasets/small"):
+            assert ask(found.base, path).status == 200
+
+
 async def test_an_unexpected_error_is_a_problem_that_tells_nothing(
     database_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
