@@ -203,6 +203,9 @@ def _read_environment(draft: _Draft, environ: Mapping[str, str]) -> None:
             draft.wrong((), f"is not a setting{near}", where=where)
         elif text and path in given:
             draft.wrong(path, f"is set by {given[path]} already", "one of the two", where)
+        elif not text and path[-1] == "url":
+            # Unset it would mean the embedded PostgreSQL, which nobody asked for.
+            draft.wrong(path, "is empty", expected_at(path), where)
         elif text:
             given[path] = variable
             draft.lay(path, text, where)

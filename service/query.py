@@ -128,8 +128,12 @@ def parse_order(dataset: Dataset, text: str) -> tuple[Ordering, ...]:
     """``a.desc.nullslast,b``."""
     scanner = Scanner("order", text)
     order: list[Ordering] = []
+    seen: set[str] = set()
     while True:
         column = _column(dataset, scanner.word(",."), "order")
+        if column.name in seen:
+            raise InvalidParameter("order", f"order: {column.name} stands there twice.")
+        seen.add(column.name)
         order.append(_ordering(column, scanner))
         if scanner.done:
             return tuple(order)

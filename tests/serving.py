@@ -31,7 +31,7 @@ class Served:
     process: subprocess.Popen[bytes]
     log: Path
     output: Path
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def get(self, path: str) -> Any:
         """The JSON at ``path``; raises on an error status."""
@@ -40,7 +40,7 @@ class Served:
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """The log's lines of one event so far."""
-        lines = (json.loads(line) for line in self.log.read_text().splitlines() if line[:1] == "{")
+        lines = (json.loads(line) for line in self.log.read_text().split("\n") if line[:1] == "{")
         return [line for line in lines if line.get("event") == name]
 
     def stop(self, number: int = signal.SIGTERM) -> int:

@@ -16,6 +16,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.database import AWAY, utcnow
@@ -147,15 +148,31 @@ class Recorder:
         """Write everything pending in one transaction; what changes meanwhile stays pending."""
         async with self._writing:
             batch = list(self._pending.values())
-            if batch:
+            try:
                 await self._upsert(batch)
+            except DBAPIError as error:
+                if not _refused(error):
+                    raise
+                await self._upsert_singly(batch)
             for record in batch:
                 if self._pending.get(record.id) is record:
                     del self._pending[record.id]
             if not self._pending:
                 self._dirty.clear()
 
+    async def _upsert_singly(self, batch: list[Record]) -> None:
+        """One record that the database will never take must not hold up the others."""
+        for record in batch:
+            try:
+                await self._upsert([record])
+            except DBAPIError as error:
+                if not _refused(error):
+                    raise
+                self._observe(RecordsDropped(1))
+
     async def _upsert(self, batch: list[Record]) -> None:
+        if not batch:
+            return
         async with self._engine.begin() as connection:
             await connection.execute(sa.text("SET LOCAL synchronous_commit = off"))
             await connection.execute(_UPSERT, [_row(record) for record in batch])
@@ -202,6 +219,11 @@ _UPSERT = _INSERT.on_conflict_do_update(
         exports.c.error["code"].astext == PROCESS_LOST,
     ),
 )
+
+
+def _refused(error: DBAPIError) -> bool:
+    """Whether it is the data that is wrong: class 22, or 23 for a constraint."""
+    return str(getattr(error.orig, "sqlstate", None) or "").startswith(("22", "23"))
 
 
 @contextlib.contextmanager

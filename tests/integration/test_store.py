@@ -323,3 +323,17 @@ async def test_two_processes_sweep_without_waiting_for_each_other(
             await holder.execute(text("SELECT 1 FROM tailrace.exports FOR UPDATE"))
             assert await recorder.end_lost(timedelta(seconds=-60)) == 0
         assert await recorder.end_lost(timedelta(seconds=-60)) == 1
+
+
+async def test_a_record_that_the_table_refuses_does_not_hold_up_the_others(
+    database_url: str, engine: AsyncEngine
+) -> None:
+    events: list[Event] = []
+    refused, taken = record(total_kind="no such kind"), record()
+    async with recording(database_url, events.append, started=False) as recorder:
+        recorder.finish(finished(refused))
+        recorder.finish(finished(taken))
+    async with engine.connect() as connection:
+        stored = await connection.scalars(text("SELECT id::text FROM tailrace.exports"))
+        assert stored.all() == [taken.id]
+    assert [event.count for event in events if isinstance(event, RecordsDropped)] == [1]

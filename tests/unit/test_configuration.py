@@ -213,6 +213,8 @@ TAILRACE_DATASETS__D__TITLE=x         #! datasets.d.sql: either table or sql is 
 TAILRACE_DATASETS__FLIGHTS__SOURCE=x  #! datasets.Flights.source: there is no such source
 TAILRACE_SOURCES__MAIN__EXPOSE=a.*,b  #! sources.main.expose.1: is not a pattern
 TAILRACE_DATABASE__URL=env:NONE       #! database.url: the environment variable NONE is not set
+TAILRACE_DATABASE__URL=               #! database.url: is empty
+TAILRACE_SOURCES__MAIN__URL=          #! sources.main.url: is empty
 TAILRACE_DATABASE__URL_FILE=/no       #! database.url: cannot read /no, or it is empty
 TAILRACE_DATASETS__D__SQL_FILE=/no    #! datasets.d.sql: cannot read /no, or it is empty
 """

@@ -131,6 +131,7 @@ def test_a_list_is_refused_for_one_wrong_value() -> None:
         (ID, "eq", "invalid_parameter", 3),
         (ID, "EQ.5", "invalid_parameter", 1),
         (ID, " eq.5", "invalid_parameter", 1),
+        (ID, f"in.({'1,' * 1000}1)", "invalid_parameter", 2005),
         (ID, "eq(5)", "invalid_parameter", 3),
         (ID, "not.5", "invalid_parameter", 5),
         (ID, "not.not.eq.5", "invalid_parameter", 5),

@@ -160,6 +160,8 @@ MISTAKES: list[tuple[Pairs, str, str, int | None]] = [
     ([("order", "id.nullslast.desc")], "invalid_parameter", "order", 14),
     ([("order", "id.nullslast.nullsfirst")], "invalid_parameter", "order", 14),
     ([("order", '"id"desc')], "invalid_parameter", "order", 5),
+    ([("order", "id,id")], "invalid_parameter", "order", None),
+    ([("order", "id.desc,name,id")], "invalid_parameter", "order", None),
     ([("limit", "")], "invalid_parameter", "limit", None),
     ([("limit", "-1")], "invalid_parameter", "limit", None),
     ([("limit", "+1")], "invalid_parameter", "limit", None),
