@@ -43,8 +43,7 @@ def handlers(observe: Observer) -> dict[int | type[Exception], Handler]:
 
     async def unexpected(request: Request, error: Exception) -> Response:
         found = request_id(request)
-        # Starlette asks here about every exception, also when the response has begun already.
-        if not isinstance(error, StreamBroken):
+        if _is_bug(error):
             path = request.scope["path"]
             with structlog.contextvars.bound_contextvars(request_id=found):
                 observe(Unexpected(path, "".join(traceback.format_exception(error))))
@@ -59,6 +58,14 @@ def handlers(observe: Observer) -> dict[int | type[Exception], Handler]:
         RequestValidationError: _validation,
         Exception: unexpected,
     }
+
+
+def _is_bug(error: Exception) -> bool:
+    """Starlette tells of every exception here, also of those that break a stream on purpose."""
+    if not isinstance(error, StreamBroken):
+        return True
+    cause = error.__cause__
+    return cause is not None and getattr(cause, "status", 500) == HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 async def _http(request: Request, error: HTTPException) -> Response:

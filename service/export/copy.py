@@ -42,6 +42,7 @@ STATUS = re.compile(r"COPY (\d+)")
 # Class 22 is a value that its type does not take; 42883 an operator that the type lacks.
 CALLERS_MISTAKES = ("22", "42883", "42725", "42804")
 COPY_PREFIX = len("COPY (")
+SETTLE_TIMEOUT = 1.0  # seconds
 
 
 class CopyLane:
@@ -79,6 +80,9 @@ class CopyLane:
             status = await snapshot.driver.copy_from_query(text, output=output, **self._options)
         except asyncpg.PostgresError as error:
             raise self._blamed(error, text, literals) from error
+        except BaseException:
+            await _settled(snapshot)
+            raise
         counted = STATUS.fullmatch(status)
         if counted is None:
             raise SourceError(f"The database ended the export with {status!r}.")
@@ -105,6 +109,20 @@ class CopyLane:
         if self.query.order and int(place) - 1 - COPY_PREFIX > text.rfind("ORDER BY"):
             return InvalidParameter("order", f"order: {error.args[0]}.")
         return source_error(error)
+
+
+async def _settled(snapshot: Snapshot) -> None:
+    """Wait until the driver has the answer to its request to cancel, or give up the connection.
+
+    There is no answer when the whole COPY had arrived before its sink was stopped, and asyncpg
+    0.32 would wait for it until the server ends the transaction.
+    """
+    try:
+        await snapshot.driver.execute("SELECT 1", timeout=SETTLE_TIMEOUT)
+    except TimeoutError:
+        await snapshot.connection.invalidate()
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        pass  # the transaction is aborted, as it should be, or the connection lost
 
 
 def _whole_lines(sink: Sink) -> Sink:
