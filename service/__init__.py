@@ -18,7 +18,8 @@ The code map; a request flows downward::
     catalog, reflection      which datasets there are
     database, embedded       engines and snapshots; the PostgreSQL that Tailrace brings itself
     observe                  what happens, told once: log and metrics
-    query, filters, scanner  the read grammar → a SELECT (pure)
+    query, filters, scanner, texts
+                             the read grammar → a SELECT (pure)
     representation           format negotiation (pure)
     dataset, access, errors  the nouns that everything speaks of
     configuration, settings, values, toml_lines

@@ -17,11 +17,12 @@ import sqlalchemy as sa
 from service.dataset import Column, Dataset, Kind
 from service.errors import InvalidParameter, Unsupported
 from service.scanner import Scanner
+from service.texts import TextList, bound
 
 Clause = sa.ColumnElement[bool]
 Operand = tuple[str, ...]
 
-MAX_VALUES = 1000  # in one list: building the statement costs the event loop 80 µs for each
+MAX_VALUES = 10_000  # in one list: each of them costs the event loop some microseconds
 
 KNOWN_LATER = frozenset(
     {"like", "ilike", "match", "imatch", "isdistinct", "fts", "plfts", "phfts", "wfts"}
@@ -97,11 +98,6 @@ def check_value(column: Column, value: str, parameter: str) -> str:
     return value
 
 
-def bound(value: str) -> sa.BindParameter[str]:
-    """A value of the request: the database gives it the type of what it is compared with."""
-    return sa.bindparam(None, value, type_=sa.Text(), unique=True)
-
-
 def _read_rest(column: Column, scanner: Scanner) -> Operand:
     rest = scanner.text[scanner.at :]
     scanner.at = len(scanner.text)
@@ -146,7 +142,7 @@ def _compare(
 
 
 def _within(column: sa.ColumnElement[Any], operand: Operand) -> Clause:
-    return column.in_([bound(value) for value in operand]) if operand else sa.false()
+    return column.op("IN", is_comparison=True)(TextList(operand)) if operand else sa.false()
 
 
 OPERATORS: dict[str, Operator] = {

@@ -13,9 +13,10 @@ from service.database import Snapshot, Source, source_error
 from service.dataset import Dataset
 from service.errors import InvalidParameter, SourceError, TailraceError
 from service.export.encode import Rows
-from service.export.literals import checked, render, text_values
+from service.export.literals import checked, render
 from service.export.projection import project
 from service.query import RowsQuery, build_select
+from service.texts import text_values
 
 Sink = Callable[[bytes], Coroutine[Any, Any, None]]
 

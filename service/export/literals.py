@@ -16,7 +16,6 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql.base import PGCompiler, PGDialect
-from sqlalchemy.sql import visitors
 
 from service.errors import TailraceError
 
@@ -48,15 +47,6 @@ def checked(values: Sequence[str], rendered: Sequence[str]) -> dict[str, str]:
         if NUL in value or read_literal(literal) != value:
             raise UnsafeLiteral("The database rendered a value as another one.")
     return dict(zip(values, rendered, strict=True))
-
-
-def text_values(statement: sa.Select[Any]) -> list[str]:
-    """Every text that ``statement`` binds, once each, in a stable order."""
-    found: dict[str, None] = {}
-    for element in visitors.iterate(statement):
-        if isinstance(element, sa.BindParameter) and isinstance(element.value, str):
-            found[element.value] = None
-    return list(found)
 
 
 def render(statement: sa.Select[Any], literals: Mapping[str, str]) -> str:

@@ -18,6 +18,7 @@ from sqlalchemy.sql.elements import Grouping
 from service.dataset import Column, Kind
 from service.export.encode import Rows
 from service.query import RowsQuery
+from service.texts import bound
 
 Text = sa.ColumnElement[str]
 
@@ -46,11 +47,11 @@ def _json_line(
     parts: list[Text] = []
     for position, ((column, cell), label) in enumerate(zip(columns, labels, strict=True)):
         member = ("," if position else "{") + orjson.dumps(label).decode() + ":"
-        filled = _joined(_bound(member), JSON_TEXT[column.kind](cell))
+        filled = _joined(bound(member), JSON_TEXT[column.kind](cell))
         parts.append(
-            sa.func.coalesce(filled, _bound(f"{member}null")) if column.nullable else filled
+            sa.func.coalesce(filled, bound(f"{member}null")) if column.nullable else filled
         )
-    return _tree([*parts, _bound("}")])
+    return _tree([*parts, bound("}")])
 
 
 def _tree(parts: Sequence[Text]) -> Text:
@@ -63,10 +64,6 @@ def _tree(parts: Sequence[Text]) -> Text:
 def _joined(left: Text, right: Text) -> Text:
     # Grouping keeps the tree: SQLAlchemy would drop the parentheses of an associative operator.
     return Grouping(left.op("||", return_type=sa.Text())(right))
-
-
-def _bound(text: str) -> Text:
-    return sa.bindparam(None, text, type_=sa.Text(), unique=True)
 
 
 def _text(cell: sa.ColumnElement[Any]) -> Text:
@@ -82,7 +79,7 @@ def _json_on_one_line(cell: sa.ColumnElement[Any]) -> Text:
 
     Inside strings they are escaped, so what is left of them is white space.
     """
-    return sa.func.translate(_json(cell), _bound("\n\r"), _bound("  "))
+    return sa.func.translate(_json(cell), bound("\n\r"), bound("  "))
 
 
 JSON_TEXT: dict[Kind, Callable[[sa.ColumnElement[Any]], Text]] = {

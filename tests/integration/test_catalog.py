@@ -306,7 +306,7 @@ async def test_what_is_configured_wrongly_is_not_there_says_why_and_leaves_the_r
         assert {event.dataset for event in events if isinstance(event, DatasetUnusable)} == {
             *UNUSABLE
         }
-        with pytest.raises(NotFound, match=r"^There is no dataset unheard-of\.$"):
+        with pytest.raises(NotFound, match=r"^There is no dataset 'unheard-of'\.$"):
             await catalog.dataset("unheard-of")
 
 

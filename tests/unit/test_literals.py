@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from service.dataset import Column, ConfiguredQuery, Kind
 from service.export.encode import Rows
-from service.export.literals import UnsafeLiteral, checked, read_literal, render, text_values
+from service.export.literals import UnsafeLiteral, checked, read_literal, render
 from service.export.projection import project
-from service.filters import bound
 from service.query import build_select, parse_query
+from service.texts import bound, text_values
 from tests.datasets import HOSTILE, HOSTILE_NAMES, ID, NAME, dataset
 
 IDENTIFIER = re.compile(r'"(?:[^"]|"")*"')

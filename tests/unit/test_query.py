@@ -292,6 +292,6 @@ def test_the_sql_of_a_query() -> None:
     assert " ".join(text.split()) == (
         "SELECT public.orders.id AS c0, public.orders.name AS c1 FROM public.orders "
         "WHERE public.orders.name = :param_1 AND public.orders.tags != :param_2 "
-        'AND public.orders."a b" IN (:param_3, :param_4) '
+        'AND (public.orders."a b" IN (:param_3, :param_4)) '
         "ORDER BY public.orders.name DESC, public.orders.id ASC LIMIT :param_5"
     )
