@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,34 +16,41 @@ def bound(value: str) -> sa.BindParameter[str]:
     return sa.bindparam(None, value, type_=sa.Text(), unique=True)
 
 
-class TextList(sa.ColumnElement[Any]):
-    """The right side of IN as one element: thousands of bound parameters cost seconds."""
+class TextHolder(sa.ColumnElement[Any]):
+    """An element with many texts of its own: a bound parameter for each would cost seconds."""
 
     inherit_cache = False
 
     def __init__(self, values: tuple[str, ...]) -> None:
         self.values = values
 
-    def self_group(self, against: object = None) -> TextList:
+    def self_group(self, against: object = None) -> TextHolder:
         """It brings its own parentheses."""
         del against
         return self
 
 
+class TextList(TextHolder):
+    """The right side of IN."""
+
+
 @compiles(TextList)
 def _text_list(element: TextList, compiler: SQLCompiler, **options: Any) -> str:
+    return f"({', '.join(placed(value, compiler, options) for value in element.values)})"
+
+
+def placed(value: str, compiler: SQLCompiler, options: Mapping[str, Any]) -> str:
+    """``value`` as the compiler places texts: a literal where it binds literally."""
     if options.get("literal_binds"):
-        made = (compiler.render_literal_value(value, sa.Text()) for value in element.values)
-    else:
-        made = (compiler.process(bound(value), **options) for value in element.values)
-    return f"({', '.join(made)})"
+        return compiler.render_literal_value(value, sa.Text())
+    return compiler.process(bound(value), **options)
 
 
 def text_values(statement: sa.Select[Any]) -> list[str]:
     """Every text that ``statement`` binds, once each, in a stable order."""
     found: dict[str, None] = {}
     for element in visitors.iterate(statement):
-        if isinstance(element, TextList):
+        if isinstance(element, TextHolder):
             found.update(dict.fromkeys(element.values))
         elif isinstance(element, sa.BindParameter) and isinstance(element.value, str):
             found[element.value] = None
