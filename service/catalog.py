@@ -61,8 +61,10 @@ class Catalog:
 
         Raises SourceUnavailable when it may belong to a source that does not answer.
         """
-        away = [] if name in self._known() else await self._look_at_new()
-        found = self._known().get(name)
+        found, away = self._find(name), []
+        if found is None:
+            away = await self._look_at_new()
+            found = self._find(name)
         if found is not None:
             return found
         if name in self.problems:
@@ -89,9 +91,16 @@ class Catalog:
                     away.append(error)
         return away
 
+    def _offers(self) -> list[dict[str, Dataset]]:
+        """What each known source offers, in the order of the configuration."""
+        return [self._found[name].datasets for name in self._sources if name in self._found]
+
+    def _find(self, name: str) -> Dataset | None:
+        return next((offer[name] for offer in self._offers() if name in offer), None)
+
     def _known(self) -> dict[str, Dataset]:
-        found = (self._found[name] for name in self._sources if name in self._found)
-        return dict(sorted((key, item) for one in found for key, item in one.datasets.items()))
+        merged = {key: item for offer in reversed(self._offers()) for key, item in offer.items()}
+        return {key: merged[key] for key in sorted(merged)}
 
     def forget(self, source: str) -> None:
         """Look again at ``source`` before the next use: a query met a change in it."""
