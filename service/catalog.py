@@ -11,8 +11,10 @@ import asyncpg
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from service.column import Column
 from service.database import Source, source_error, translated
-from service.dataset import Column, ConfiguredQuery, Dataset
+from service.databases.postgresql.dialect import POSTGRESQL
+from service.dataset import ConfiguredQuery, Dataset
 from service.errors import NotFound, SourceError, SourceUnavailable, TailraceError
 from service.observe import DatasetUnusable, Observer
 from service.reflection import Relation, query_columns, relations
@@ -215,6 +217,7 @@ async def _from_sql(
         source=source,
         columns=allowed,
         relation=ConfiguredQuery(sql, *(sa.column(column.name) for column in columns)),
+        dialect=POSTGRESQL,
         key=_key(settings.key or (), allowed, required=True),
         title=settings.title,
         description=settings.description,
@@ -233,6 +236,7 @@ def _dataset(name: str, source: str, relation: Relation, settings: DatasetSettin
             *(sa.column(column.name) for column in relation.columns),
             schema=relation.schema,
         ),
+        dialect=POSTGRESQL,
         key=_key(settings.key or relation.key, allowed, required=given),
         title=settings.title,
         description=settings.description or relation.description,

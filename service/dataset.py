@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,31 +10,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.selectable import FromClause, TableClause
 
-
-class Kind(StrEnum):
-    """How a column's values are checked and written; every database type is one of these."""
-
-    INTEGER = "integer"
-    NUMBER = "number"
-    BOOLEAN = "boolean"
-    TEXT = "text"
-    UUID = "uuid"
-    TEMPORAL = "temporal"
-    JSON = "json"
-    JSONB = "jsonb"
-    OTHER = "other"
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column: ``type`` is the database's own spelling; ``bits`` the width of an integer."""
-
-    name: str
-    type: str
-    kind: Kind = Kind.OTHER
-    nullable: bool = True
-    description: str | None = None
-    bits: int | None = None
+from service.column import Column
+from service.dialect import Dialect
 
 
 class ConfiguredQuery(TableClause):
@@ -61,7 +37,7 @@ def _configured_query(element: ConfiguredQuery, compiler: SQLCompiler, **_: Any)
 class Dataset:
     """A table, view or configured query that may leave, with the columns that may leave.
 
-    ``relation`` is what a SELECT reads from; ``key`` the columns that make an order total,
+    ``relation`` is what a SELECT reads from, ``dialect`` how its database compares; ``key`` the columns that make an order total,
     empty when there are none; ``estimated_rows`` the planner's figure, None when unknown.
     """
 
@@ -69,6 +45,7 @@ class Dataset:
     source: str
     columns: tuple[Column, ...]
     relation: FromClause = field(repr=False, compare=False)
+    dialect: Dialect = field(repr=False, compare=False)
     key: tuple[str, ...] = ()
     title: str | None = None
     description: str | None = None

@@ -14,12 +14,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from service.dataset import Column, Dataset, Kind
+from service.column import Column, Kind
+from service.dataset import Dataset
+from service.dialect import Clause
 from service.errors import InvalidParameter, Unsupported
 from service.scanner import Scanner
 from service.texts import TextList, bound
 
-Clause = sa.ColumnElement[bool]
 Operand = tuple[str, ...]
 
 MAX_VALUES = 10_000  # in one list: each of them costs the event loop some microseconds

@@ -13,7 +13,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from service.dataset import Column, Dataset
+from service.column import Column
+from service.dataset import Dataset
 from service.errors import InvalidParameter, UnknownColumn, Unsupported
 from service.filters import Condition, parse_condition
 from service.scanner import Scanner

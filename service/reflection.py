@@ -13,7 +13,7 @@ import asyncpg
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from service.dataset import Column, Kind
+from service.column import Column, Kind
 from service.errors import SourceError
 
 # The fixed object identifiers of the built-in types (src/include/catalog/pg_type.dat).

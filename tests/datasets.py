@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from service.dataset import Column, Dataset, Kind
+from service.column import Column, Kind
+from service.databases.postgresql.dialect import POSTGRESQL
+from service.dataset import Dataset
 
 ID = Column("id", "integer", Kind.INTEGER, nullable=False, bits=32)
 SMALL = Column("small", "smallint", Kind.INTEGER, bits=16)
@@ -42,7 +44,7 @@ def dataset(
 ) -> Dataset:
     """A dataset over ``schema.table``, which nothing has to know."""
     relation = sa.table(table, *(sa.column(column.name) for column in columns), schema=schema)
-    return Dataset("orders", "main", columns, relation, key)
+    return Dataset("orders", "main", columns, relation, POSTGRESQL, key)
 
 
 ORDERS = dataset(*KINDS, *HOSTILE, key=("id",))

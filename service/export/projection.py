@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from service.dataset import Column, Kind
+from service.column import Column, Kind
 from service.export.encode import Rows
 from service.query import RowsQuery
 from service.texts import TextHolder, placed

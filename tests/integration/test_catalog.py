@@ -10,8 +10,8 @@ import pytest
 from pydantic import ValidationError
 
 from service.catalog import Catalog
+from service.column import Column, Kind
 from service.database import Source
-from service.dataset import Column, Kind
 from service.errors import NotFound, UnknownColumn
 from service.observe import DatasetUnusable, Event
 from service.settings import DatasetSettings, SourceSettings

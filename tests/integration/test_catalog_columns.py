@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncpg
 import pytest
 
-from service.dataset import Column, Kind
+from service.column import Column, Kind
 from service.errors import SourceError
 from service.export.encode import Rows
 from service.settings import DatasetSettings

@@ -7,11 +7,14 @@ from typing import Any, cast
 import sqlalchemy as sa
 
 from service.catalog import Catalog, Found
+from service.databases.postgresql.dialect import POSTGRESQL
 from service.dataset import Dataset
 
 
 def offer(source: str) -> Found:
-    return Found({"shop.orders": Dataset("shop.orders", source, (), sa.table("orders"))})
+    return Found(
+        {"shop.orders": Dataset("shop.orders", source, (), sa.table("orders"), POSTGRESQL)}
+    )
 
 
 async def test_the_first_configured_source_has_a_name_that_two_offer() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.dialects.postgresql.base import PGDialect
 
-from service.dataset import Column
+from service.column import Column
 from service.errors import InvalidParameter, RequestError
 from service.filters import OPERATORS, Condition, parse_condition
 from service.scanner import Scanner

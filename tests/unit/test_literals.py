@@ -10,7 +10,8 @@ import sqlalchemy as sa
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from service.dataset import Column, ConfiguredQuery, Kind
+from service.column import Column, Kind
+from service.dataset import ConfiguredQuery
 from service.export.encode import Rows
 from service.export.literals import UnsafeLiteral, checked, read_literal, render
 from service.export.projection import project

@@ -1,0 +1,52 @@
+"""How PostgreSQL says what the read grammar means. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from service.column import Column
+from service.dialect import Clause, Expression
+from service.texts import TextList, bound
+
+
+class PostgresDialect:
+    """Values stay texts: an untyped literal takes the type of what it is compared with."""
+
+    name = "postgresql"
+
+    def value(self, column: Column, text: str) -> Expression:
+        del column
+        return bound(text)
+
+    def within(self, column: Column, expression: Expression, texts: tuple[str, ...]) -> Clause:
+        del column
+        return expression.op("IN", is_comparison=True)(TextList(texts))
+
+    def distinct(self, column: Column, expression: Expression, text: str) -> Clause:
+        return expression.is_distinct_from(self.value(column, text))
+
+    def like(self, expression: Expression, pattern: str, *, insensitive: bool) -> Clause:
+        operator = "ILIKE" if insensitive else "LIKE"
+        return expression.op(operator, is_comparison=True)(bound(pattern))
+
+    def matches(self, expression: Expression, pattern: str, *, insensitive: bool) -> Clause:
+        operator = "~*" if insensitive else "~"
+        return expression.op(operator, is_comparison=True)(bound(pattern))
+
+    def order(
+        self, expression: Expression, *, nullable: bool, descending: bool, nulls_first: bool | None
+    ) -> Sequence[Expression]:
+        del nullable  # without a word PostgreSQL does what the grammar says
+        clause: sa.UnaryExpression[object] = expression.desc() if descending else expression.asc()
+        match nulls_first:
+            case True:
+                return [clause.nulls_first()]
+            case False:
+                return [clause.nulls_last()]
+            case None:
+                return [clause]
+
+
+POSTGRESQL = PostgresDialect()

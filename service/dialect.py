@@ -1,0 +1,49 @@
+"""How a database says what the read grammar means: one implementation for each database. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import sqlalchemy as sa
+
+from service.column import Column
+
+Expression = sa.ColumnElement[Any]
+Clause = sa.ColumnElement[bool]
+
+
+class Dialect(Protocol):
+    """What differs between databases in comparisons and orders.
+
+    Values are the texts of the request, checked already where their column's kind has a rule.
+    A method raises Unsupported, without a parameter, for what the database cannot do.
+    """
+
+    name: str
+
+    def value(self, column: Column, text: str) -> Expression:
+        """``text`` bound so that the database compares it as a value of ``column``."""
+        ...
+
+    def within(self, column: Column, expression: Expression, texts: tuple[str, ...]) -> Clause:
+        """``expression IN (…)``; ``texts`` are not empty and may be many."""
+        ...
+
+    def distinct(self, column: Column, expression: Expression, text: str) -> Clause:
+        """``expression IS DISTINCT FROM text``."""
+        ...
+
+    def like(self, expression: Expression, pattern: str, *, insensitive: bool) -> Clause:
+        """SQL's LIKE with ``%``, ``_`` and the backslash; case counts unless ``insensitive``."""
+        ...
+
+    def matches(self, expression: Expression, pattern: str, *, insensitive: bool) -> Clause:
+        """The database's own regular expressions."""
+        ...
+
+    def order(
+        self, expression: Expression, *, nullable: bool, descending: bool, nulls_first: bool | None
+    ) -> Sequence[Expression]:
+        """The elements of ORDER BY; without a word NULL counts as the largest value."""
+        ...
