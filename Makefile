@@ -4,6 +4,7 @@ ARGS ?=
 bin := .venv/bin
 stamp := .venv/.installed
 locks := $(addprefix requirements/,run.lock dev.lock build.lock demo.lock)
+rivals := $(addprefix requirements/bench-,data7.lock datasette.lock)
 pip := $(bin)/python -m pip --disable-pip-version-check --quiet
 compile := $(bin)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--annotation-style line --custom-compile-command "make lock"
@@ -54,7 +55,8 @@ lock: setup ## Write the lock files anew (ARGS=--upgrade for newer versions)
 	$(compile) $(ARGS) --group build --constraints requirements/dev.lock \
 		--output-file requirements/build.lock
 	$(compile) $(ARGS) requirements/demo.in --no-deps --output-file requirements/demo.lock
-	@! grep -nE '[a-z]+://|--(extra-)?index-url|--find-links' $(locks) \
+	for lock in $(rivals); do $(compile) $(ARGS) $${lock%.lock}.in --output-file $$lock || exit 1; done
+	@! grep -nE '[a-z]+://|--(extra-)?index-url|--find-links' $(locks) $(rivals) \
 		|| { echo "A lock file names a host."; exit 1; }
 
 clean: ## Remove .venv, caches and build output; the data directory stays

@@ -1,48 +1,64 @@
-"""Timing whole commands in turn, so that a machine that drifts drifts for both."""
+"""Timing ways in turn, so that a machine that drifts drifts for all of them."""
 
 from __future__ import annotations
 
 import statistics
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-import psutil
+from pathlib import Path
 
 Run = Callable[[], float]
 
+FEW_RUNS = 3  # where a round takes a quarter of a minute
+SLOW_RUNS = 2  # of what takes most of a minute
+
 
 @dataclass(frozen=True, slots=True)
-class Ratio:
-    """Medians in seconds, and the median of the ratios of neighbouring runs."""
+class Way:
+    """One way for rows to leave: ``run`` gives the seconds in which ``rows`` of them did.
+
+    A slow way runs in the first rounds only, and is not warmed up.
+    """
 
     name: str
-    ours: float
-    baseline: float
-    baseline_name: str
-    ratio: float
-    target: float | None
+    run: Run
+    rows: int
+    slow: bool = False
 
 
-def compare(
-    name: str, ours: Run, baseline: Run, *, against: str, runs: int, target: float | None
-) -> Ratio:
-    """Run both in turn ``runs`` times, after one warm-up of each."""
-    ours(), baseline()
-    pairs = [(ours(), baseline()) for _ in range(runs)]
-    return Ratio(
-        name=name,
-        ours=statistics.median(pair[0] for pair in pairs),
-        baseline=statistics.median(pair[1] for pair in pairs),
-        baseline_name=against,
-        ratio=statistics.median(pair[0] / pair[1] for pair in pairs),
-        target=target,
-    )
+class Rounds:
+    """Every way once a round: medians in seconds, and of the ratios of neighbouring runs."""
+
+    def __init__(self, *ways: Way, runs: int) -> None:
+        self.ways = {way.name: way for way in ways}
+        for way in ways:
+            if not way.slow:
+                way.run()
+        self._seconds = [_round(ways, number) for number in range(runs)]
+
+    def seconds(self, name: str) -> float:
+        """The median time of one run."""
+        return statistics.median(round_[name] for round_ in self._seconds if name in round_)
+
+    def rate(self, name: str) -> float:
+        """Rows a second."""
+        return self.ways[name].rows / self.seconds(name)
+
+    def ratio(self, ours: str, theirs: str) -> float:
+        """How many times as long a row takes one way as the other."""
+        rows = self.ways[theirs].rows / self.ways[ours].rows
+        return rows * statistics.median(
+            round_[ours] / round_[theirs] for round_ in self._seconds if {ours, theirs} <= {*round_}
+        )
 
 
-def command(*arguments: str) -> Run:
+def _round(ways: Sequence[Way], number: int) -> dict[str, float]:
+    return {way.name: way.run() for way in ways if number < SLOW_RUNS or not way.slow}
+
+
+def command(*arguments: str | Path) -> Run:
     """A run of a command whose output is thrown away; it has to succeed."""
 
     def run() -> float:
@@ -53,38 +69,16 @@ def command(*arguments: str) -> Run:
     return run
 
 
+def curl(url: str) -> Run:
+    """A download that is thrown away; a stream without its proper end fails."""
+    return command("curl", "-sS", "-f", "-o", "/dev/null", url)
+
+
 def first_byte(url: str, runs: int) -> float:
     """The median of curl's time to the first byte of ``url``, in seconds."""
-    ask = ["curl", "-sS", "-o", "/dev/null", "-m", "60", "-w", "%{time_starttransfer}", url]
+    ask = ["curl", "-sS", "-f", "-o", "/dev/null", "-m", "60", "-w", "%{time_starttransfer}", url]
     times = [
         float(subprocess.run(ask, check=True, capture_output=True, text=True).stdout)
         for _ in range(runs + 1)
     ]
     return statistics.median(times[1:])
-
-
-def rss_growth(pid: int, run: Run) -> int:
-    """By how many bytes the process grows at most, over idle, while ``run`` runs."""
-    process = psutil.Process(pid)
-    idle = process.memory_info().rss
-    seen: list[int] = [idle]
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.02):
-            seen.append(process.memory_info().rss)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        run()
-    finally:
-        done.set()
-        watcher.join()
-    return max(seen) - idle
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -15,10 +15,13 @@ from service.api.context import RequestContext
 from service.api.openapi import ERROR_RESPONSES
 from service.api.problems import handlers
 from service.catalog import Catalog
-from service.database import Source, service_engine
+from service.cursor import Cursors
+from service.database import service_engine
+from service.databases.opening import open_source
 from service.jobs.store import Recorder
 from service.observe import Metrics, log, observer
 from service.runtime import Service
+from service.secret import kept_secret
 from service.settings import Settings
 from service.streaming import ActiveStreams
 from service.web import pages, reference
@@ -31,6 +34,8 @@ EXPOSED_HEADERS = [
     "Content-Range",
     "Content-Disposition",
     "Link",
+    "X-Total-Count",
+    "X-Total-Count-Kind",
     "Repr-Digest",
     "Retry-After",
 ]
@@ -39,6 +44,8 @@ Large exports over plain HTTP: fast, watchable and provably complete.
 
 A stream either ends with its proof (a receipt with rows, bytes and SHA-256) or visibly breaks.
 Every error is `application/problem+json` (RFC 9457) with a stable `code`.
+
+HEAD is answered wherever GET is.
 """
 
 
@@ -51,6 +58,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         description=DESCRIPTION,
         lifespan=_lifespan,
         root_path=settings.server.root_path,
+        openapi_url=None,  # it is a route of ours
         docs_url=None,
         redoc_url=None,
         middleware=_middleware(service),
@@ -75,11 +83,12 @@ def build_service(settings: Settings, database_url: str) -> Service:
     metrics = Metrics()
     observe = observer([log, metrics])
     sources = {
-        name: Source(
+        name: open_source(
             name,
             settings.source_url(name) or database_url,
             max_connections=source.max_connections,
             slot_timeout=settings.limits.slot_timeout,
+            lane=source.lane,
         )
         for name, source in settings.sources.items()
     }
@@ -90,6 +99,7 @@ def build_service(settings: Settings, database_url: str) -> Service:
         sources=sources,
         catalog=Catalog(sources, settings.sources, settings.datasets, observe),
         recorder=Recorder(engine, observe),
+        cursors=Cursors(settings.server.secret or kept_secret(settings.data_dir)),
         active=ActiveStreams(),
         metrics=metrics,
         observe=observe,

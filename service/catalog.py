@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import asyncpg
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.column import Column
-from service.database import Source, source_error, translated
-from service.databases.postgresql.dialect import POSTGRESQL
+from service.databases.relation import Relation
+from service.databases.source import Source
 from service.dataset import ConfiguredQuery, Dataset
-from service.errors import NotFound, SourceError, SourceUnavailable, TailraceError
+from service.errors import NotFound, SourceUnavailable, TailraceError
 from service.observe import DatasetUnusable, Observer
-from service.reflection import Relation, query_columns, relations
 from service.settings import DatasetSettings, SourceSettings
-
-DEFAULT_SCHEMA = "public"
 
 
 @dataclass(slots=True)
@@ -117,26 +113,26 @@ class Catalog:
         source, settings = self._sources[name], self._exposed[name]
         mine = {key: item for key, item in self._configured.items() if item.source == name}
         found = Found()
-        with translated():
+        with source.translated():
             async with source.engine.connect() as connection:
-                there = await relations(connection, _schemas(settings, mine.values()))
+                there = await source.relations(connection, _schemas(source, settings, mine))
                 for key, item in mine.items():
-                    await self._configure(found, name, key, item, there, connection)
+                    await self._configure(found, source, key, item, there, connection)
         # A table that has its own entry is not exposed beside it: that would undo its allow-list.
-        own = {_split(item.table) for item in mine.values() if item.table is not None}
+        own = {_split(source, item.table) for item in mine.values() if item.table is not None}
         exposed = [
             relation
             for relation in there
             if (relation.schema, relation.name) not in own
-            and any(_matches(pattern, relation) for pattern in settings.expose)
+            and any(_matches(source, pattern, relation) for pattern in settings.expose)
         ]
-        self._expose(found, name, exposed)
+        self._expose(found, source, exposed)
         return found
 
     async def _configure(
         self,
         found: Found,
-        source: str,
+        source: Source,
         name: str,
         settings: DatasetSettings,
         there: list[Relation],
@@ -155,14 +151,14 @@ class Catalog:
         else:
             found.datasets[name] = dataset
 
-    def _expose(self, found: Found, source: str, exposed: Sequence[Relation]) -> None:
+    def _expose(self, found: Found, source: Source, exposed: Sequence[Relation]) -> None:
         """Name what is exposed by what is configured alone, never by which source answered first.
 
         A name that two schemas share is given to neither, and only the first source that
         exposes anything leaves its own name out.
         """
         exposing = [name for name, settings in self._exposed.items() if settings.expose]
-        prefix = "" if source in exposing[:1] else f"{source}."
+        prefix = "" if source.name in exposing[:1] else f"{source.name}."
         shared = Counter(relation.name for relation in exposed)
         for relation in exposed:
             full = f"{relation.schema}.{relation.name}"
@@ -177,25 +173,27 @@ class Catalog:
                 found.datasets[name] = _dataset(name, source, relation, settings)
 
 
-def _schemas(settings: SourceSettings, configured: Iterable[DatasetSettings]) -> list[str]:
-    tables = [item.table for item in configured if item.table is not None]
-    return sorted({_split(name)[0] for name in (*settings.expose, *tables)})
+def _schemas(
+    source: Source, settings: SourceSettings, configured: Mapping[str, DatasetSettings]
+) -> list[str]:
+    tables = [item.table for item in configured.values() if item.table is not None]
+    return sorted({_split(source, name)[0] for name in (*settings.expose, *tables)})
 
 
-def _split(name: str) -> tuple[str, str]:
+def _split(source: Source, name: str) -> tuple[str, str]:
     schema, dot, relation = name.partition(".")
-    return (schema, relation) if dot else (DEFAULT_SCHEMA, name)
+    return (schema, relation) if dot else (source.default_schema, name)
 
 
-def _matches(pattern: str, relation: Relation) -> bool:
-    schema, name = _split(pattern)
+def _matches(source: Source, pattern: str, relation: Relation) -> bool:
+    schema, name = _split(source, pattern)
     return relation.schema == schema and name in ("*", relation.name)
 
 
 def _from_table(
-    source: str, name: str, settings: DatasetSettings, there: list[Relation]
+    source: Source, name: str, settings: DatasetSettings, there: list[Relation]
 ) -> Dataset:
-    schema, table = _split(settings.table or "")
+    schema, table = _split(source, settings.table or "")
     for relation in there:
         if (relation.schema, relation.name) == (schema, table):
             return _dataset(name, source, relation, settings)
@@ -203,40 +201,36 @@ def _from_table(
 
 
 async def _from_sql(
-    source: str, name: str, settings: DatasetSettings, connection: AsyncConnection
+    source: Source, name: str, settings: DatasetSettings, connection: AsyncConnection
 ) -> Dataset:
     sql = (settings.sql or "").strip().rstrip(";")
-    try:
-        async with connection.begin_nested():
-            columns = await query_columns(connection, sql)
-    except asyncpg.PostgresError as error:
-        raise SourceError(source_error(error).detail) from error
+    columns = await source.query_columns(connection, sql)
     allowed = _allowed(columns, settings)
     return Dataset(
         name=name,
-        source=source,
+        source=source.name,
         columns=allowed,
         relation=ConfiguredQuery(sql, *(sa.column(column.name) for column in columns)),
-        dialect=POSTGRESQL,
+        dialect=source.dialect,
         key=_key(settings.key or (), allowed, required=True),
         title=settings.title,
         description=settings.description,
     )
 
 
-def _dataset(name: str, source: str, relation: Relation, settings: DatasetSettings) -> Dataset:
+def _dataset(name: str, source: Source, relation: Relation, settings: DatasetSettings) -> Dataset:
     allowed = _allowed(relation.columns, settings)
     given = settings.key is not None
     return Dataset(
         name=name,
-        source=source,
+        source=source.name,
         columns=allowed,
         relation=sa.table(
             relation.name,
             *(sa.column(column.name) for column in relation.columns),
             schema=relation.schema,
         ),
-        dialect=POSTGRESQL,
+        dialect=source.dialect,
         key=_key(settings.key or relation.key, allowed, required=given),
         title=settings.title,
         description=settings.description or relation.description,

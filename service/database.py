@@ -1,139 +1,23 @@
-"""Engines, the read-only snapshot that every export reads, and foreign errors translated."""
+"""Tailrace's own database: its engine, and what PostgreSQL's errors mean."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
 import asyncpg
-import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from service.errors import Busy, DeadlineExceeded, SourceError, SourceUnavailable, TailraceError
-from service.export.receipt import SnapshotMark
-from service.slots import Slots
 
 CONNECT_TIMEOUT = 10.0  # seconds
 POOL_TIMEOUT = 5.0  # seconds
 SERVICE_POOL_SIZE = 4  # connections for Tailrace's own tables
-PG14, PG17 = (14,), (17,)
-
-# The bytes of an export must not depend on how a role or database happens to be configured;
-# synchronized scans would start an unordered export in the middle of the table. Parallel workers
-# are left to the planner on purpose: who wants an order asks for one.
-PINNED = {
-    "client_encoding": "UTF8",
-    "DateStyle": "ISO, MDY",
-    "IntervalStyle": "postgres",
-    "TimeZone": "UTC",
-    "extra_float_digits": "1",
-    "bytea_output": "hex",
-    "xmloption": "content",
-    "lc_monetary": "C",
-    "standard_conforming_strings": "on",
-    "synchronize_seqscans": "off",
-    # Compiling the projection of a wide table costs more than the first rows may take.
-    "jit": "off",
-}
-# One round trip that starts the transaction, pins its settings, takes the snapshot and
-# renders the request's values as literals.
-OPENING = sa.text("""
-    SELECT pg_backend_pid() AS pid,
-           clock_timestamp() AS at,
-           (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
-                 ELSE pg_current_wal_lsn() END)::text AS lsn,
-           ARRAY(SELECT quote_literal(v)
-                 FROM unnest(CAST(:texts AS text[])) WITH ORDINALITY AS t(v, i) ORDER BY i) AS texts,
-           ARRAY(SELECT set_config(n, v, true)
-                 FROM unnest(CAST(:names AS text[]), CAST(:settings AS text[])) AS t(n, v)) AS pinned
-""")
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """A read-only REPEATABLE READ transaction: everything read in it is one state of the data.
-
-    ``rendered`` are the literals of the texts that were asked for, in their order.
-    """
-
-    connection: AsyncConnection
-    driver: asyncpg.Connection
-    mark: SnapshotMark
-    pid: int
-    rendered: tuple[str, ...]
-
-
-class Source:
-    """A database to export from: one bounded engine, and a slot for each export at a time."""
-
-    def __init__(
-        self, name: str, url: str, *, max_connections: int, slot_timeout: float, lane: str = "auto"
-    ) -> None:
-        self.name = name
-        self.lane = lane
-        self.slots = Slots(f"source {name}", max_connections, slot_timeout)
-        self.engine = create_async_engine(
-            url,
-            pool_size=max_connections,
-            # Two more for readiness and the catalogue while every slot streams.
-            max_overflow=2,
-            pool_timeout=POOL_TIMEOUT,
-            pool_pre_ping=True,
-            isolation_level="REPEATABLE READ",
-            connect_args=connect_args("tailrace export"),
-        )
-
-    @asynccontextmanager
-    async def snapshot(
-        self, *, texts: Sequence[str] = (), max_seconds: float, lock_seconds: float
-    ) -> AsyncIterator[Snapshot]:
-        """Open a transaction for one export; errors come out as SourceError."""
-        with translated():
-            async with self.engine.connect() as plain:
-                connection = await plain.execution_options(postgresql_readonly=True)
-                settings = self._settings(max_seconds, lock_seconds)
-                bound = {"texts": list(texts), "names": list(settings)}
-                result = await connection.execute(
-                    OPENING, {**bound, "settings": list(settings.values())}
-                )
-                row = result.one()
-                raw = await connection.get_raw_connection()
-                yield Snapshot(
-                    connection=connection,
-                    driver=cast(asyncpg.Connection, raw.driver_connection),
-                    mark=SnapshotMark(row.at.astimezone(UTC), row.lsn),
-                    pid=row.pid,
-                    rendered=tuple(row.texts),
-                )
-
-    async def ping(self) -> None:
-        """Raise SourceUnavailable unless the database answers."""
-        with translated():
-            async with asyncio.timeout(POOL_TIMEOUT), self.engine.connect() as connection:
-                await connection.execute(sa.text("SELECT 1"))
-
-    async def close(self) -> None:
-        await self.engine.dispose()
-
-    def _settings(self, max_seconds: float, lock_seconds: float) -> Mapping[str, str]:
-        version = self.engine.dialect.server_version_info or ()
-        settings = {
-            **PINNED,
-            "statement_timeout": f"{_milliseconds(max_seconds)}ms",
-            "lock_timeout": f"{_milliseconds(lock_seconds)}ms",
-        }
-        if version >= PG14:
-            # The second net under cancellation: the server itself sees that we are gone.
-            settings["client_connection_check_interval"] = "1s"
-        if version >= PG17:
-            settings["transaction_timeout"] = f"{_milliseconds(max_seconds)}ms"
-        return settings
 
 
 def service_engine(url: str) -> AsyncEngine:
@@ -208,8 +92,3 @@ def source_error(error: BaseException) -> SourceError:
 
 def utcnow() -> datetime:
     return datetime.now(UTC)
-
-
-def _milliseconds(seconds: float) -> int:
-    # PostgreSQL's time-outs are 32-bit, and zero would mean none at all.
-    return max(1, min(round(seconds * 1000), 2**31 - 1))

@@ -11,6 +11,7 @@ from service.column import Column
 
 Expression = sa.ColumnElement[Any]
 Clause = sa.ColumnElement[bool]
+Scalar = str | int | float  # what a cursor keeps of a value that is not NULL
 
 
 class Dialect(Protocol):
@@ -46,4 +47,12 @@ class Dialect(Protocol):
         self, expression: Expression, *, nullable: bool, descending: bool, nulls_first: bool | None
     ) -> Sequence[Expression]:
         """The elements of ORDER BY; without a word NULL counts as the largest value."""
+        ...
+
+    def cursor_value(self, column: Column, expression: Expression) -> Expression:
+        """What a cursor keeps of ``expression``: exact, a Scalar as JSON has them, or NULL."""
+        ...
+
+    def cursor_bound(self, column: Column, value: Scalar) -> Expression:
+        """A value that ``cursor_value`` gave, bound so that it compares as the one it was."""
         ...

@@ -1,56 +1,56 @@
 """The read grammar of the query string, and the SELECT that it means. Pure.
 
-``select=a,b,alias:c``, filters ``column=operator.value``, ``order=a.desc.nullslast,b``,
-``limit`` and ``offset``, as PostgREST spells them (its manual, "Tables and Views").
-Names select reflected columns and values become bound parameters: neither is ever SQL text.
+``select=a,b,alias:c``, filters ``column=operator.value``, groups ``or=(…)``,
+``order=a.desc.nullslast,b``, ``limit`` and ``offset``, as PostgREST spells them (its manual,
+"Tables and Views"), and ``after=<cursor>``. Names select reflected columns and values become
+bound parameters: neither is ever SQL text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
 
 from service.column import Column
+from service.cursor import PARAMETER as AFTER
+from service.cursor import Cursors, digest_of
 from service.dataset import Dataset
-from service.errors import InvalidParameter, UnknownColumn, Unsupported
-from service.filters import Condition, parse_condition
-from service.scanner import Scanner
+from service.errors import Unsupported
+from service.filters import Condition
+from service.keyset import After
+from service.logic import GROUPS, FilterReader, Term, conditions_of
+from service.names import Names
+from service.ordering import Ordering, order_by, parse_order, total_order
+from service.scanner import mistake
+from service.selection import Selected, parse_select
 
-GRAMMAR = frozenset({"select", "order", "limit", "offset"})
-LATER = frozenset({"and", "or", "not.and", "not.or", "after"})
+ORDERED = frozenset({"order", "limit", "offset", AFTER})
+OWN = ORDERED | {"select"}
+GRAMMAR = OWN | GROUPS
 MAX_ROWS = 2**63 - 1  # what PostgreSQL's LIMIT takes
-MAX_COLUMNS = 1664  # what PostgreSQL's SELECT takes (MaxTupleAttributeNumber)
-MAX_DIGITS = len(str(MAX_ROWS))
-
-
-@dataclass(frozen=True, slots=True)
-class Selected:
-    """An output column: ``label`` is its name in the export."""
-
-    column: Column
-    label: str
-
-
-@dataclass(frozen=True, slots=True)
-class Ordering:
-    column: Column
-    descending: bool = False
-    nulls_first: bool | None = None
+DIGITS = re.compile(r"[0-9]*")
 
 
 @dataclass(frozen=True, slots=True)
 class RowsQuery:
-    """Which rows and columns of a dataset, in which order."""
+    """Which rows and columns of a dataset, in which order.
+
+    ``after`` is the row to continue behind, and ``continuable`` tells whether a cursor can say
+    where these rows end.
+    """
 
     select: tuple[Selected, ...]
-    where: tuple[Condition, ...] = ()
+    where: tuple[Term, ...] = ()
     order: tuple[Ordering, ...] = ()
     limit: int | None = None
     offset: int | None = None
     ordered: bool = field(default=False)
+    after: After | None = None
+    continuable: bool = False
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -60,131 +60,83 @@ class RowsQuery:
     def labels(self) -> tuple[str, ...]:
         return tuple(selected.label for selected in self.select)
 
+    @property
+    def digest(self) -> str:
+        """Of filter and order, which a cursor is tied to."""
+        return digest_of(self.where, self.order)
 
-def parse_query(dataset: Dataset, parameters: Iterable[tuple[str, str]]) -> RowsQuery:
+    def conditions(self) -> Iterator[Condition]:
+        """Every condition, those inside groups included, in the order of the SQL."""
+        return conditions_of(self.where)
+
+
+def parse_query(
+    dataset: Dataset, parameters: Iterable[tuple[str, str]], *, cursors: Cursors | None = None
+) -> RowsQuery:
     """Read ``parameters`` (name, decoded value) against ``dataset``.
 
-    Raises InvalidParameter, UnknownColumn or Unsupported, each naming the parameter.
+    Raises InvalidParameter, UnknownColumn or Unsupported, each naming the parameter and the
+    character. Without ``cursors`` there is no ``after``.
     """
+    names = Names(dataset)
+    filters = FilterReader(names)
     own: dict[str, str] = {}
-    where: list[Condition] = []
+    where: list[Term] = []
     for name, text in parameters:
-        if "\x00" in name or "\x00" in text:
-            parameter = name.replace("\x00", "")
-            raise InvalidParameter(parameter, f"{parameter}: NUL characters cannot be asked for.")
-        if name in LATER:
-            raise Unsupported(name, f"{name} is not offered.")
-        if name not in GRAMMAR:
-            where.append(parse_condition(_column(dataset, name, name), Scanner(name, text)))
+        _refuse_nul(name, text)
+        if name not in OWN:
+            where.append(filters.read(name, text))
         elif name in own:
-            raise InvalidParameter(name, f"{name} is given more than once.")
+            raise mistake(name, "is given more than once, again", 1)
         else:
             own[name] = text
-    order = parse_order(dataset, own["order"]) if "order" in own else ()
-    limit, offset = (_count(name, own.get(name)) for name in ("limit", "offset"))
-    ordered = bool(own.keys() & {"order", "limit", "offset"})
+    select = parse_select(names, own.get("select", "*"))
+    ordered = bool(own.keys() & ORDERED)
+    order = parse_order(names, own["order"]) if "order" in own else ()
+    order = total_order(dataset, order) if ordered else ()
     return RowsQuery(
-        select=parse_select(dataset, own.get("select", "*")),
+        select=select,
         where=tuple(where),
-        order=_total(dataset, order) if ordered else (),
-        limit=limit,
-        offset=offset,
+        order=order,
+        limit=_count("limit", own.get("limit")),
+        offset=_count("offset", own.get("offset")),
         ordered=ordered,
+        after=_after(dataset, own[AFTER], where, order, cursors) if AFTER in own else None,
+        continuable=ordered and bool(dataset.key),
     )
 
 
-def parse_select(dataset: Dataset, text: str) -> tuple[Selected, ...]:
-    """``a,b,alias:c`` or ``*``; an output name may stand only once."""
-    scanner = Scanner("select", text)
-    chosen: dict[str, Selected] = {}
-    while True:
-        for selected in _selected(dataset, scanner):
-            if selected.label in chosen:
-                raise InvalidParameter("select", f"select: {selected.label} stands there twice.")
-            chosen[selected.label] = selected
-        if len(chosen) > MAX_COLUMNS:
-            raise InvalidParameter("select", f"select: more than {MAX_COLUMNS} columns.")
-        if scanner.done:
-            return tuple(chosen.values())
-        scanner.expect(",")
+def _refuse_nul(name: str, text: str) -> None:
+    for place in (text.find("\x00"), 0 if "\x00" in name else -1):
+        if place >= 0:
+            parameter = name.replace("\x00", "")
+            raise mistake(parameter, "NUL characters cannot be asked for", place + 1)
 
 
-def _selected(dataset: Dataset, scanner: Scanner) -> list[Selected]:
-    if scanner.take("*"):
-        return [Selected(column, column.name) for column in dataset.columns]
-    name = label = scanner.word(",:()->")
-    if scanner.peek() == ":" and not scanner.text.startswith("::", scanner.at):
-        scanner.expect(":")
-        name = scanner.word(",:()->")
-    if scanner.peek() in ("(", ":", "-") and not scanner.done:
-        raise Unsupported(
-            "select", "select: casts, json paths, aggregates and embedding are not offered."
-        )
-    if not label:
-        raise scanner.mistake("expected a column")
-    return [Selected(_column(dataset, name, "select"), label)]
-
-
-def parse_order(dataset: Dataset, text: str) -> tuple[Ordering, ...]:
-    """``a.desc.nullslast,b``."""
-    scanner = Scanner("order", text)
-    order: list[Ordering] = []
-    seen: set[str] = set()
-    while True:
-        column = _column(dataset, scanner.word(",."), "order")
-        if column.name in seen:
-            raise InvalidParameter("order", f"order: {column.name} stands there twice.")
-        seen.add(column.name)
-        order.append(_ordering(column, scanner))
-        if scanner.done:
-            return tuple(order)
-        scanner.expect(",")
-
-
-def _ordering(column: Column, scanner: Scanner) -> Ordering:
-    descending, nulls_first = False, None
-    allowed = ["asc", "desc", "nullsfirst", "nullslast"]
-    while scanner.take("."):
-        place = scanner.at
-        word = scanner.until(",.")
-        if word not in allowed:
-            scanner.at = place
-            offered = f"one of {', '.join(allowed)}" if allowed else "nothing more"
-            raise scanner.mistake(f"expected {offered}, found {word!r}")
-        allowed = ["nullsfirst", "nullslast"] if word in ("asc", "desc") else []
-        if word in ("asc", "desc"):
-            descending = word == "desc"
-        else:
-            nulls_first = word == "nullsfirst"
-    return Ordering(column, descending, nulls_first)
-
-
-def _total(dataset: Dataset, order: tuple[Ordering, ...]) -> tuple[Ordering, ...]:
-    """``order`` followed by what is missing of the key, so that no two rows are equal in it."""
-    named = {ordering.column.name for ordering in order}
-    rest = (dataset.column(name) for name in dataset.key if name not in named)
-    return order + tuple(Ordering(column) for column in rest if column is not None)
-
-
-def _column(dataset: Dataset, name: str, parameter: str) -> Column:
-    column = dataset.column(name)
-    if column is None:
-        offered = ", ".join(column.name for column in dataset.columns)
-        raise UnknownColumn(
-            parameter,
-            f"{parameter}: {dataset.name} has no column {name!r}; it has {offered}.",
-            column=name,
-        )
-    return column
+def _after(
+    dataset: Dataset,
+    text: str,
+    where: Iterable[Term],
+    order: tuple[Ordering, ...],
+    cursors: Cursors | None,
+) -> After:
+    if not dataset.key:
+        raise mistake(AFTER, f"{dataset.name} has no key, so nothing can be continued", 1)
+    if cursors is None:
+        raise mistake(AFTER, "cursors are not offered", 1, kind=Unsupported)
+    values = cursors.read(text, dataset.name, digest_of(where, order), len(order))
+    return After(order, values)
 
 
 def _count(parameter: str, text: str | None) -> int | None:
     if text is None:
         return None
-    plain = text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS
-    if not plain or int(text) > MAX_ROWS:
-        raise InvalidParameter(parameter, f"{parameter}: {text!r} is not a whole number of rows.")
-    return int(text)
+    found = DIGITS.match(text)
+    digits = found[0] if found else ""
+    if digits == text != "" and len(text) <= len(str(MAX_ROWS)) and int(text) <= MAX_ROWS:
+        return int(text)
+    character = len(digits) + 1 if digits != text else 1
+    raise mistake(parameter, f"{text!r} is not a whole number of rows", character)
 
 
 def build_select(dataset: Dataset, query: RowsQuery) -> sa.Select[Any]:
@@ -193,24 +145,30 @@ def build_select(dataset: Dataset, query: RowsQuery) -> sa.Select[Any]:
     Output columns are ``c0``, ``c1``, …: labels are the caller's text, and as identifiers the
     database would cut them at 63 bytes.
     """
-    chosen = (
-        dataset.expression(item.column).label(f"c{place}")
-        for place, item in enumerate(query.select)
-    )
-    statement = sa.select(*chosen).select_from(dataset.relation)
-    for condition in query.where:
-        statement = statement.where(condition.clause(dataset))
-    statement = statement.order_by(*(_order_clause(dataset, item) for item in query.order))
+    statement = _filtered(dataset, query, query.columns)
+    statement = statement.order_by(*order_by(dataset, query.order))
     return statement.limit(query.limit).offset(query.offset)
 
 
-def _order_clause(dataset: Dataset, ordering: Ordering) -> sa.ColumnElement[Any]:
-    column = dataset.expression(ordering.column)
-    clause = column.desc() if ordering.descending else column.asc()
-    match ordering.nulls_first:
-        case True:
-            return clause.nulls_first()
-        case False:
-            return clause.nulls_last()
-        case None:
-            return clause
+def build_last(dataset: Dataset, query: RowsQuery, rows: int) -> sa.Select[Any]:
+    """The SELECT for the values that a cursor behind the last row of ``query`` holds.
+
+    ``rows`` is how many there were in the same snapshot, at least one; the result is one row
+    with one value for each column of the order.
+    """
+    order, offset = query.order, (query.offset or 0) + rows - 1
+    if query.limit is None or rows < query.limit:
+        order, offset = tuple(item.reversed() for item in order), 0
+    columns = tuple(item.column for item in query.order)
+    statement = _filtered(dataset, query, columns).order_by(*order_by(dataset, order))
+    # Inside a subquery only the one row is turned into what a cursor holds.
+    last = statement.limit(1).offset(offset or None).subquery("r")
+    value = dataset.dialect.cursor_value
+    return sa.select(*(value(column, cell) for column, cell in zip(columns, last.c, strict=True)))
+
+
+def _filtered(dataset: Dataset, query: RowsQuery, columns: tuple[Column, ...]) -> sa.Select[Any]:
+    chosen = (dataset.expression(column).label(f"c{place}") for place, column in enumerate(columns))
+    terms = query.where if query.after is None else (query.after, *query.where)
+    clauses = (term.clause(dataset) for term in terms)
+    return sa.select(*chosen).select_from(dataset.relation).where(*clauses)

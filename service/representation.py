@@ -7,11 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from service.errors import InvalidParameter, NotAcceptable, Unsupported
+from service.errors import InvalidParameter, NotAcceptable
 from service.export.chunk import MAX_CHUNK_SIZE, MIN_CHUNK_SIZE
 from service.export.compress import COMPRESSIONS
 from service.export.encode import FORMATS, Format
 
+PROFILES = ("machine", "excel")
+EXCEL_ROWS = 1_048_575  # what a sheet holds below its header (Excel specifications and limits)
 PARAMETERS = frozenset({"compression", "profile", "delimiter", "header", "end", "chunk_size"})
 DELIMITERS = frozenset(",;|\t:~^ !#$%&*+-/<=>?@_`.")
 ALIASES = {"application/jsonl": "ndjson", "application/ndjson": "ndjson"}
@@ -27,10 +29,16 @@ class Representation:
     format: Format
     compression: str = "none"
     encoding: str | None = None
+    profile: str = "machine"
     delimiter: str = ","
     header: bool = True
     end: bool = False
     chunk_size: int = 0
+
+    @property
+    def excel(self) -> bool:
+        """Whether it is for a spreadsheet: ``machine``, the other profile, never alters data."""
+        return self.profile == "excel"
 
     @property
     def media_type(self) -> str:
@@ -82,13 +90,15 @@ def parse_representation(
             raise InvalidParameter(name, f"{name} is given more than once.")
         given[name] = text
     compression = _one_of(given, "compression", ("none", *COMPRESSIONS))
-    if _one_of(given, "profile", ("machine", "excel")) == "excel":
-        raise Unsupported("profile", "profile: excel is not offered.")
+    profile = _one_of(given, "profile", PROFILES)
+    if profile == "excel" and chosen.name != "csv":
+        raise InvalidParameter("profile", f"profile: excel is for csv; this is {chosen.name}.")
     _only_for(given, chosen, {"delimiter": "csv", "header": "csv", "end": "ndjson"})
     return Representation(
         format=chosen,
         compression=compression,
         encoding=negotiate_encoding(accept_encoding) if compression == "none" else None,
+        profile=profile,
         delimiter=_delimiter(given.get("delimiter", ",")),
         header=_switch(given, "header", "1"),
         end=_switch(given, "end", "0"),
@@ -98,7 +108,7 @@ def parse_representation(
 
 def content_disposition(filename: str) -> str:
     """``attachment`` with a safe name in ASCII and the whole one in UTF-8 (RFC 6266, RFC 8187)."""
-    name = _short(UNSAFE.sub("_", filename).lstrip(".")) or "export"
+    name = _short(UNSAFE.sub("_", filename).lstrip(". ").rstrip()) or "export"
     plain = name.encode("ascii", "replace").decode().replace("?", "_")
     extended = "" if plain == name else f"; filename*=UTF-8''{quote(name, safe='')}"
     return f'attachment; filename="{plain}"{extended}'

@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.access import ANONYMOUS, Caller
 from service.catalog import Catalog
-from service.database import Source
+from service.cursor import Cursors
+from service.databases.source import Source
 from service.errors import TailraceError
 from service.jobs.store import Recorder
 from service.observe import Metrics, Observer
@@ -28,6 +29,7 @@ class Service:
     sources: dict[str, Source]
     catalog: Catalog
     recorder: Recorder
+    cursors: Cursors
     active: ActiveStreams
     metrics: Metrics
     observe: Observer

@@ -37,6 +37,7 @@ from service.values import (
     Pattern,
     Seconds,
     SourceName,
+    SourceUrl,
     Table,
     Text,
     Texts,
@@ -64,7 +65,7 @@ class DatabaseSettings(Section):
 class SourceSettings(Section):
     """A database to export from: ``url`` None is the one that ``database`` names."""
 
-    url: DatabaseUrl = None
+    url: SourceUrl = None
     lane: Lane = "auto"
     expose: Annotated[
         tuple[Pattern, ...],
@@ -74,6 +75,14 @@ class SourceSettings(Section):
     max_connections: Annotated[
         Whole, Field(ge=1, le=1000), Expected("a whole number from 1 to 1000")
     ] = 8
+
+    @field_validator("lane")
+    @classmethod
+    def _which_it_has(cls, lane: str, info: ValidationInfo) -> str:
+        url = info.data.get("url")
+        if lane == "copy" and url and not url.startswith("postgresql"):
+            raise PydanticCustomError("no_copy", "only PostgreSQL has COPY")
+        return lane
 
 
 class DatasetSettings(Section):
@@ -136,6 +145,11 @@ class ServerSettings(Section):
         Expected("a path such as '/tailrace'"),
     ] = ""
     allow_anonymous: bool = False
+    secret: Annotated[
+        str | None,
+        Field(min_length=32, repr=False),
+        Expected("a text of at least 32 random characters"),
+    ] = None
     processes: Annotated[Whole, Field(ge=1, le=256), Expected("a whole number from 1 to 256")] = 1
 
 

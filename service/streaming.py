@@ -38,6 +38,10 @@ class Stream(Protocol):
         """Give everything back, within a bound. Called once, however it went."""
         ...
 
+    def headers(self) -> Mapping[str, str]:
+        """What is to be told beside the headers that were known before it was open."""
+        ...
+
     def started(self) -> None:
         """The first byte is about to leave."""
         ...
@@ -144,6 +148,7 @@ class StreamResponse(Response):
             ) from error
 
     async def _send(self, send: Send) -> None:
+        self.headers.update(self._stream.headers())
         self._begun = True
         self._stream.started()
         await send(

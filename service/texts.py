@@ -10,10 +10,12 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.compiler import SQLCompiler
 
+TEXT = sa.Text()  # one for all: a type keeps what it worked out for a dialect
+
 
 def bound(value: str) -> sa.BindParameter[str]:
     """A value of the request: the database gives it the type of what it is compared with."""
-    return sa.bindparam(None, value, type_=sa.Text(), unique=True)
+    return sa.bindparam(None, value, type_=TEXT, unique=True)
 
 
 class TextHolder(sa.ColumnElement[Any]):
@@ -42,7 +44,7 @@ def _text_list(element: TextList, compiler: SQLCompiler, **options: Any) -> str:
 def placed(value: str, compiler: SQLCompiler, options: Mapping[str, Any]) -> str:
     """``value`` as the compiler places texts: a literal where it binds literally."""
     if options.get("literal_binds"):
-        return compiler.render_literal_value(value, sa.Text())
+        return compiler.render_literal_value(value, TEXT)
     return compiler.process(bound(value), **options)
 
 

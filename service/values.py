@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import quote, unquote
 
 from pydantic import (
     AfterValidator,
@@ -124,9 +125,32 @@ def _read_url(text: str) -> URL:
     return url
 
 
+def source_url(text: str) -> str:
+    """``text`` for SQLAlchemy with the driver of its kind of database; otherwise a ValueError."""
+    scheme = text.strip().partition(":")[0].lower().partition("+")[0]
+    return READERS.get(scheme, postgres_url)(text)
+
+
+def sqlite_url(text: str) -> str:
+    """A URL that opens the file for reading alone."""
+    url = make_url(text.strip())
+    if url.drivername.lower() not in ("sqlite", "sqlite+aiosqlite") or url.host or url.query:
+        raise ValueError("is not a URL of a SQLite file: sqlite:////path/to/file, and nothing more")
+    if url.database in (None, "", ":memory:"):
+        raise ValueError("names no file")
+    path = quote(str(Path(url.database).expanduser().absolute()))
+    return f"sqlite+aiosqlite:///file:{path}?mode=ro&uri=true"
+
+
+READERS: Mapping[str, Callable[[str], str]] = {"sqlite": sqlite_url}
+FILE = "file:"
+
+
 def masked_url(url: str) -> str:
     """``url`` for human eyes: without driver, password and any parameter but the address."""
     parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        return f"sqlite:///{unquote((parsed.database or '').removeprefix(FILE))}"
     address = {name: parsed.query[name] for name in ("host", "port") if name in parsed.query}
     return parsed.set(drivername="postgresql", query=address).render_as_string(hide_password=True)
 
@@ -204,6 +228,13 @@ DatabaseUrl = Annotated[
     Field(repr=False),
     Expected("a URL such as 'postgresql://user:password@host:5432/database'"),
 ]
+SourceUrl = Annotated[
+    Annotated[str, AfterValidator(source_url)] | None,
+    Field(repr=False),
+    Expected(
+        "a URL such as 'postgresql://user:password@host:5432/database' or 'sqlite:////path/to/file'"
+    ),
+]
 Table = Annotated[
     str,
     spelled(rf"(?:{_IDENTIFIER}\.)?{_IDENTIFIER}", "is not a table's name; sql reads any table"),
@@ -216,6 +247,6 @@ Origin = Annotated[
     str,
     spelled(r"\*|[a-z][a-z0-9+.-]*://[^/\s?#]+", "is not an origin, which has no path, no '/'"),
 ]
-Lane = Literal["auto", "copy"]
+Lane = Literal["auto", "copy", "rows"]
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 LogFormat = Literal["json", "console"]

@@ -11,10 +11,13 @@ from uuid import uuid4
 from sqlalchemy.engine import make_url
 
 from service.catalog import Catalog
-from service.database import Source
+from service.cursor import Cursors
+from service.databases.postgresql.source import PostgresSource
+from service.databases.source import Source
 from service.dataset import Dataset
-from service.export.copy import CopyLane
+from service.export.cells import TextOptions
 from service.export.encode import FORMATS, FrameOptions, Rows
+from service.export.lanes import open_lane
 from service.observe import Event
 from service.query import parse_query
 from service.settings import DatasetSettings, SourceSettings
@@ -23,6 +26,7 @@ from tests.postgres import run_sql
 PUBLIC = SourceSettings(expose=("public.*",))
 SECONDS = 60.0
 PASSWORD = "not a secret"
+CURSORS = Cursors("a secret of the tests alone, long enough")
 
 
 def ignored(event: Event) -> None:
@@ -31,9 +35,11 @@ def ignored(event: Event) -> None:
 
 
 @asynccontextmanager
-async def open_source(url: str, connections: int = 4) -> AsyncIterator[Source]:
+async def open_source(
+    url: str, connections: int = 4, lane: str = "auto"
+) -> AsyncIterator[PostgresSource]:
     """The source "main" at ``url``, closed afterwards."""
-    source = Source("main", url, max_connections=connections, slot_timeout=5.0)
+    source = PostgresSource("main", url, max_connections=connections, slot_timeout=5.0, lane=lane)
     try:
         yield source
     finally:
@@ -55,20 +61,19 @@ async def carried(
     *parameters: tuple[str, str],
     rows: Rows = Rows.NDJSON,
     delimiter: str = ",",
+    excel: bool = False,
 ) -> bytes:
     """The file that ``parameters`` ask of ``dataset``; its rows are counted three ways."""
-    query = parse_query(dataset, parameters)
-    lane = CopyLane(source, dataset, query, rows, delimiter)
-    frame = FORMATS[rows.value].frame(FrameOptions(query.labels, delimiter))
+    query = parse_query(dataset, parameters, cursors=CURSORS)
+    lane = open_lane(source, dataset, query, TextOptions(rows, delimiter, guarded=excel))
+    frame = FORMATS[rows.value].frame(FrameOptions(query.labels, delimiter, excel=excel))
     pieces: list[bytes] = []
 
     async def sink(data: bytes) -> None:
         pieces.append(frame.feed(data))
 
-    async with source.snapshot(
-        texts=lane.texts, max_seconds=SECONDS, lock_seconds=SECONDS
-    ) as snapshot:
-        counted = await lane.run(snapshot, sink)
+    async with lane.reading(max_seconds=SECONDS, lock_seconds=SECONDS) as reading:
+        counted = await reading.carry(sink)
     pieces.append(frame.finish())
     assert frame.rows == counted
     return b"".join(pieces)

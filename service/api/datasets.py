@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from starlette.responses import Response
 
 from service.access import Action, Common, authorize, may
 from service.api.addresses import base_of, quoted
-from service.api.json import json_response
-from service.api.openapi import COLUMN, DATASET, NOT_FOUND, answers
+from service.api.json import stable_json
+from service.api.openapi import COLUMN, DATASET, NOT_FOUND, NOT_MODIFIED, answers
+from service.api.router import Router
 from service.dataset import Dataset
 from service.errors import NotFound
 from service.export.encode import FORMATS
 from service.runtime import caller_of, service_of
 
-router = APIRouter(tags=["datasets"])
+router = Router(tags=["datasets"])
 
 
 @router.get(
     "/v1/datasets",
     summary="The datasets that the caller may read",
-    responses=answers("Every dataset, by name.", {"datasets": [DATASET]}),
+    responses=answers("Every dataset, by name.", {"datasets": [DATASET]}) | NOT_MODIFIED,
 )
 async def list_datasets(request: Request) -> Response:
     """Names, titles, descriptions, formats, the planner's estimate of the rows, and links."""
@@ -30,7 +31,7 @@ async def list_datasets(request: Request) -> Response:
     found = (await service_of(request).catalog.datasets()).values()
     readable = [item for item in found if may(caller, Action.READ, item)]
     base = base_of(request)
-    return json_response({"datasets": [summary(dataset, base) for dataset in readable]})
+    return stable_json(request, {"datasets": [summary(dataset, base) for dataset in readable]})
 
 
 @router.post(
@@ -53,6 +54,7 @@ async def refresh(request: Request) -> Response:
         "The dataset with its columns.",
         {**DATASET, "columns": [COLUMN], "key": ["id"], "examples": ["curl -sSfO '…/scores.csv'"]},
     )
+    | NOT_MODIFIED
     | NOT_FOUND,
 )
 async def get_dataset(request: Request, name: str) -> Response:
@@ -68,9 +70,10 @@ async def get_dataset(request: Request, name: str) -> Response:
         }
         for column in dataset.columns
     ]
-    return json_response(
+    return stable_json(
+        request,
         summary(dataset, base)
-        | {"columns": columns, "key": list(dataset.key), "examples": examples(dataset, base)}
+        | {"columns": columns, "key": list(dataset.key), "examples": examples(dataset, base)},
     )
 
 

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import fields
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from starlette.responses import Response
 
 from service.access import Action, may
 from service.api.addresses import base_of
-from service.api.json import json_response
-from service.api.openapi import EXPORT, NOT_FOUND, RECEIPT, answers
+from service.api.json import json_response, stable_json
+from service.api.openapi import EXPORT, NOT_FOUND, NOT_MODIFIED, RECEIPT, answers
+from service.api.router import Router
 from service.database import utcnow
 from service.errors import InvalidParameter, NotFound
+from service.export.receipt import Receipt
 from service.jobs.model import Kind, Record, State, describe
 from service.runtime import caller_of, service_of
 
-router = APIRouter(tags=["exports"])
+router = Router(tags=["exports"])
 
 MAX_PAGE = 500
+PLACES = {field.name: place for place, field in enumerate(fields(Receipt))}
 
 
 @router.get(
@@ -60,18 +64,18 @@ async def list_exports(
 @router.get(
     "/v1/exports/{export_id}",
     summary="One export",
-    responses=answers("The export as it is now.", EXPORT) | NOT_FOUND,
+    responses=answers("The export as it is now.", EXPORT) | NOT_MODIFIED | NOT_FOUND,
 )
 async def get_export(request: Request, export_id: UUID) -> Response:
     """Its request, state, progress and links."""
     record = await _readable(request, export_id)
-    return json_response(describe(record, base_of(request), utcnow()))
+    return stable_json(request, describe(record, base_of(request), utcnow()))
 
 
 @router.get(
     "/v1/exports/{export_id}/receipt",
     summary="The proof of an export",
-    responses=answers("The receipt; it never changes.", RECEIPT) | NOT_FOUND,
+    responses=answers("The receipt; it never changes.", RECEIPT) | NOT_MODIFIED | NOT_FOUND,
 )
 async def get_receipt(request: Request, export_id: UUID) -> Response:
     """Rows, bytes, SHA-256, snapshot and outcome; 404 until the export has ended."""
@@ -79,7 +83,7 @@ async def get_receipt(request: Request, export_id: UUID) -> Response:
     if record.receipt is None:
         yet = "" if record.state.final else " yet"
         raise NotFound(f"The export {export_id} is {record.state} and has no receipt{yet}.")
-    return json_response(record.receipt)
+    return stable_json(request, _ordered(record.receipt))
 
 
 async def _readable(request: Request, export_id: UUID) -> Record:
@@ -87,6 +91,11 @@ async def _readable(request: Request, export_id: UUID) -> Record:
     if record is None or not may(caller_of(request), Action.READ, record):
         raise NotFound(f"There is no export {export_id}.")
     return record
+
+
+def _ordered(receipt: dict[str, Any]) -> dict[str, Any]:
+    """The same bytes, and so the same ETag, from memory as from the table, which orders anew."""
+    return dict(sorted(receipt.items(), key=lambda item: PLACES.get(item[0], len(PLACES))))
 
 
 def _cursor(record: Record) -> str:

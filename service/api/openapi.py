@@ -109,6 +109,9 @@ def answers(description: str, example: Any) -> dict[int | str, dict[str, Any]]:
 
 
 NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"description": "There is none.", **_PROBLEM}}
+NOT_MODIFIED: dict[int | str, dict[str, Any]] = {
+    304: {"description": "It is what `If-None-Match` names by its ETag; there is no body."}
+}
 EXPORT_ID = "01a203e2-617a-73c6-8b81-598ec9b633b7"
 DATASET = {
     "name": "scores",

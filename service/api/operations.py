@@ -7,26 +7,23 @@ from collections.abc import Awaitable
 from typing import Any, cast
 
 import sqlalchemy as sa
-from fastapi import APIRouter, Request
+from fastapi import Request
 from prometheus_client import generate_latest
 from sqlalchemy.pool import QueuePool
 from starlette.responses import Response
 
 from service.api.json import json_response
-from service.database import AWAY, Source
+from service.api.router import Router
+from service.database import AWAY
+from service.databases.source import Source
 from service.errors import TailraceError
 from service.export.receipt import rfc3339
 from service.runtime import Service, service_of
 from service.schema import at_head
 
-router = APIRouter(tags=["operations"])
+router = Router(tags=["operations"])
 
 CHECK_SECONDS = 3.0
-OLDEST = sa.text("""
-    SELECT min(xact_start) AS oldest, count(*) AS backends FROM pg_stat_activity
-    WHERE application_name = 'tailrace export' AND state <> 'idle'
-      AND datname = current_database() AND pid <> pg_backend_pid()
-""")
 
 
 @router.get("/livez", summary="The process answers")
@@ -88,11 +85,11 @@ async def _source(source: Source) -> dict[str, Any]:
     }
     try:
         async with asyncio.timeout(CHECK_SECONDS), source.engine.connect() as connection:
-            row = (await connection.execute(OLDEST)).one()
+            found = await source.activity(connection)
     except AWAY:
         return body | {"error": "The database does not answer."}
-    oldest = rfc3339(row.oldest) if row.oldest else None
-    return body | {"oldest_snapshot": oldest, "backends": row.backends}
+    oldest = rfc3339(found.oldest) if found.oldest else None
+    return body | {"oldest_snapshot": oldest, "backends": found.backends}
 
 
 async def _database(service: Service) -> None:

@@ -10,23 +10,28 @@ from typing import Any
 import orjson
 import structlog
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from service.errors import PROBLEM_MEDIA_TYPE, StreamBroken, TailraceError, problem
 from service.observe import Observer, Unexpected
 
 Handler = Callable[[Request, Any], Coroutine[Any, Any, Response]]
 CODES = {404: "not_found", 405: "method_not_allowed", 406: "not_acceptable"}
+ROWS = "/v1/rows/"
 
 
 def problem_response(
-    document: Mapping[str, Any], headers: Mapping[str, str] | None = None
+    request: Request, document: Mapping[str, Any], headers: Mapping[str, str] | None = None
 ) -> Response:
-    """``document`` with its own status."""
+    """``document`` with its own status; for rows with the member that PostgREST's clients show."""
+    route = getattr(request.scope.get("route"), "path", "")
+    message = {"message": document["detail"]} if route.startswith(ROWS) else {}
     return Response(
-        orjson.dumps(document),
+        orjson.dumps({**document, **message}),
         status_code=document["status"],
         media_type=PROBLEM_MEDIA_TYPE,
         headers={"Cache-Control": "no-store", **(headers or {})},
@@ -39,7 +44,7 @@ def handlers(observe: Observer) -> dict[int | type[Exception], Handler]:
     async def tailrace(request: Request, error: TailraceError) -> Response:
         if error.status == HTTPStatus.INTERNAL_SERVER_ERROR:
             return await unexpected(request, error)
-        return problem_response(error.problem(request_id(request)), error.headers)
+        return problem_response(request, error.problem(request_id(request)), error.headers)
 
     async def unexpected(request: Request, error: Exception) -> Response:
         found = request_id(request)
@@ -50,7 +55,7 @@ def handlers(observe: Observer) -> dict[int | type[Exception], Handler]:
         detail = "An unexpected error happened. It is logged under this request_id."
         # This answer passes outside of the layer that gives the others their X-Request-Id.
         headers = {"X-Request-Id": found} if found else {}
-        return problem_response(TailraceError(detail).problem(found), headers)
+        return problem_response(request, TailraceError(detail).problem(found), headers)
 
     return {
         TailraceError: tailrace,
@@ -73,7 +78,19 @@ async def _http(request: Request, error: HTTPException) -> Response:
     code = CODES.get(error.status_code, title.lower().replace(" ", "_"))
     detail = error.detail if error.detail != title else _detail(request, error.status_code)
     document = problem(error.status_code, code, title, detail, request_id(request))
-    return problem_response(document, error.headers)
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        return problem_response(request, document, {"Allow": _allowed(request)})
+    return problem_response(request, document, error.headers)
+
+
+def _allowed(request: Request) -> str:
+    """Every method of the path: the route that refused names only its own."""
+    offered = (
+        route.methods or ()
+        for route in iter_route_contexts(request.app.routes)
+        if route.matches(request.scope)[0] is not Match.NONE
+    )
+    return ", ".join(sorted({method for methods in offered for method in methods}))
 
 
 def _detail(request: Request, status: int) -> str:
@@ -93,7 +110,7 @@ async def _validation(request: Request, error: RequestValidationError) -> Respon
         request_id(request),
         {"errors": found},
     )
-    return problem_response(document)
+    return problem_response(request, document)
 
 
 def request_id(request: Request) -> str | None:

@@ -8,21 +8,22 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import uuid_utils.compat as uuid_utils
-from fastapi import APIRouter, Request
+from fastapi import Request
 from starlette.responses import Response
 
 from service.api.addresses import base_of
 from service.api.datasets import readable_dataset
 from service.api.openapi import ROWS_PARAMETERS, ROWS_RESPONSES
+from service.api.router import Router
 from service.database import utcnow
 from service.dataset import Dataset
 from service.errors import InvalidParameter
+from service.export.assembly import Asked, assemble
 from service.export.compress import COMPRESSIONS
-from service.export.copy import CopyLane
-from service.export.encode import FORMATS, FrameOptions
-from service.export.pipeline import END_MEMBER, Description, Export, Patience, Stages
-from service.jobs.direct import DirectStream
+from service.export.encode import FORMATS
+from service.jobs.direct import CountOnly, DirectStream
 from service.jobs.model import Kind, Record
+from service.preferences import preferred_count
 from service.query import RowsQuery, parse_query
 from service.representation import (
     PARAMETERS,
@@ -31,11 +32,10 @@ from service.representation import (
     negotiate_format,
     parse_representation,
 )
-from service.runtime import Service, caller_of, service_of
-from service.settings import LimitSettings
-from service.streaming import StreamResponse
+from service.runtime import caller_of, service_of
+from service.streaming import Stream, StreamResponse
 
-router = APIRouter(tags=["rows"])
+router = Router(tags=["rows"])
 
 
 PATH = "/v1/rows/{dataset:path}"
@@ -47,11 +47,7 @@ DOCUMENTED: dict[str, Any] = {
 }
 
 
-# The last one answers: a 405 names the methods of one route. The others are what OpenAPI shows,
-# where the two methods of one route would have the same operationId.
-@router.head(PATH, **DOCUMENTED)
 @router.get(PATH, **DOCUMENTED)
-@router.api_route(PATH, methods=["GET", "HEAD"], include_in_schema=False)
 async def read_rows(request: Request, dataset: str) -> Response:
     """Streams the rows at the database's own speed, in constant memory, with a receipt."""
     created = time.monotonic()
@@ -65,34 +61,43 @@ async def read_rows(request: Request, dataset: str) -> Response:
         accept_encoding=request.headers.get("accept-encoding", ""),
         chunk_size=service.settings.limits.chunk_size,
     )
-    query = parse_query(found, [item for item in parameters if item[0] not in PARAMETERS])
-    if representation.end and END_MEMBER in query.labels:
-        raise InvalidParameter("end", f"end: a column is called {END_MEMBER} itself; rename it.")
+    query = parse_query(
+        found,
+        [item for item in parameters if item[0] not in PARAMETERS],
+        cursors=service.cursors,
+    )
+    count = preferred_count(",".join(request.headers.getlist("prefer")))
+    asked = Asked(found, query, representation, count)
     export_id = str(uuid_utils.uuid7())
     headers = stream_headers(request, found, representation, export_id)
-    if request.method == "HEAD":
+    source, limits = service.sources[found.source], service.settings.limits
+    head = request.method == "HEAD"
+    export = assemble(asked, source, service.cursors, limits, export_id, unread=head)
+    if head:
         del headers["X-Export-Id"], headers["Link"]
-        return HeadResponse(headers=headers)
-    export = open_export(service, found, query, representation, export_id)
-    record = Record(
-        id=export_id,
-        kind=Kind.STREAM,
-        owner=caller_of(request).subject,
-        dataset=found.name,
-        source=found.source,
-        lane=CopyLane.name,
-        format=representation.format.name,
-        compression=representation.compression,
-        profile="machine",
-        request={"query": parameters, "format": representation.format.name},
-        created_at=utcnow(),
-        **_total(found, query),
-    )
-    changed = partial(service.catalog.forget, found.source)
-    stream = DirectStream(export, record, service.recorder, service.observe, created, changed)
-    return StreamResponse(
-        stream, service.active, headers=headers, max_duration=service.settings.limits.max_duration
-    )
+        if count is None:
+            return HeadResponse(headers=headers)
+        stream: Stream = CountOnly(export, query)
+    else:
+        record = Record(
+            id=export_id,
+            kind=Kind.STREAM,
+            owner=caller_of(request).subject,
+            dataset=found.name,
+            source=found.source,
+            lane=export.lane,
+            format=representation.format.name,
+            compression=representation.compression,
+            profile=representation.profile,
+            request={"query": parameters, "format": representation.format.name},
+            created_at=utcnow(),
+            **_total(found, query),
+        )
+        changed = partial(service.catalog.forget, found.source)
+        stream = DirectStream(
+            export, record, service.recorder, service.observe, created, changed, query
+        )
+    return StreamResponse(stream, service.active, headers=headers, max_duration=limits.max_duration)
 
 
 class HeadResponse(Response):
@@ -101,31 +106,6 @@ class HeadResponse(Response):
     def __init__(self, headers: dict[str, str]) -> None:
         super().__init__(headers=headers)
         del self.headers["content-length"]
-
-
-def open_export(
-    service: Service,
-    dataset: Dataset,
-    query: RowsQuery,
-    representation: Representation,
-    export_id: str,
-) -> Export:
-    """The stages of one export, joined but not started."""
-    chosen = representation.format
-    source = service.sources[dataset.source]
-    lane = CopyLane(source, dataset, query, chosen.rows, representation.delimiter)
-    options = FrameOptions(query.labels, representation.delimiter, representation.header)
-    compression = COMPRESSIONS.get(representation.compression)
-    encoding = COMPRESSIONS.get(representation.encoding or "")
-    stages = Stages(
-        frame=chosen.frame(options),
-        compression=compression.stage() if compression else None,
-        encoding=encoding.stage() if encoding else None,
-        trailer=representation.end,
-    )
-    description = Description(export_id, chosen.name, representation.compression, utcnow())
-    patience = _patience(service.settings.limits)
-    return Export(description, lane, stages, representation.chunk_size, patience)
 
 
 def split_suffix(path: str) -> tuple[str, str | None]:
@@ -174,12 +154,3 @@ def _total(dataset: Dataset, query: RowsQuery) -> dict[str, Any]:
         "total_rows": rows if query.limit is None else min(rows, query.limit),
         "total_kind": "estimate",
     }
-
-
-def _patience(limits: LimitSettings) -> Patience:
-    return Patience(
-        prime=limits.prime_timeout,
-        max_duration=limits.max_duration,
-        flush=limits.flush_interval,
-        close=limits.close_timeout,
-    )

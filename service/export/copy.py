@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Literal, TypedDict
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Literal, TypedDict
 
 import asyncpg
 
-from service.database import Snapshot, Source, source_error
+from service.databases.postgresql.blame import blaming
+from service.databases.postgresql.projection import project
+from service.databases.postgresql.source import PostgresSnapshot, PostgresSource
 from service.dataset import Dataset
-from service.errors import InvalidParameter, SourceError, TailraceError
+from service.errors import SourceError, TailraceError
+from service.export.cells import TextOptions
 from service.export.encode import Rows
-from service.export.literals import checked, render
-from service.export.projection import project
+from service.export.lane import Reading, Sink
 from service.query import RowsQuery, build_select
+from service.slots import Slots
 from service.texts import text_values
-
-Sink = Callable[[bytes], Coroutine[Any, Any, None]]
 
 
 class CopyOptions(TypedDict, total=False):
@@ -40,8 +43,6 @@ NDJSON_OPTIONS: CopyOptions = {
     "null": NO_LINE,
 }
 STATUS = re.compile(r"COPY (\d+)")
-# Class 22 is a value that its type does not take; 42883 an operator that the type lacks.
-CALLERS_MISTAKES = ("22", "42883", "42725", "42804")
 COPY_PREFIX = len("COPY (")
 SETTLE_TIMEOUT = 1.0  # seconds
 
@@ -55,32 +56,48 @@ class CopyLane:
     name = "copy"
 
     def __init__(
-        self, source: Source, dataset: Dataset, query: RowsQuery, rows: Rows, delimiter: str = ","
+        self, source: PostgresSource, dataset: Dataset, query: RowsQuery, options: TextOptions
     ) -> None:
         self.source = source
         self.query = query
-        self._statement = project(build_select(dataset, query), query, rows)
+        self._statement = project(build_select(dataset, query), query, options)
         self.texts = tuple(text_values(self._statement))
         self.query_sha256 = ""
-        csv_options: CopyOptions = {"format": "csv", "delimiter": delimiter}
-        self._rows = rows
-        self._options = csv_options if rows is Rows.CSV else NDJSON_OPTIONS
+        csv_options: CopyOptions = {"format": "csv", "delimiter": options.delimiter}
+        self._rows = options.rows
+        self._options = csv_options if options.rows is Rows.CSV else NDJSON_OPTIONS
 
-    async def run(self, snapshot: Snapshot, sink: Sink) -> int:
+    @property
+    def slots(self) -> Slots:
+        return self.source.slots
+
+    @asynccontextmanager
+    async def reading(
+        self, *, max_seconds: float, lock_seconds: float, texts: Sequence[str] = ()
+    ) -> AsyncIterator[Reading]:
+        async with self.source.snapshot(
+            texts=tuple(dict.fromkeys((*self.texts, *texts))),
+            query=self.query,
+            max_seconds=max_seconds,
+            lock_seconds=lock_seconds,
+        ) as snapshot:
+            yield Reading(snapshot, partial(self.run, snapshot))
+
+    async def run(self, snapshot: PostgresSnapshot, sink: Sink) -> int:
         """Carry every row into ``sink`` and give their number, as the server counted them.
 
         Raises SourceError, or InvalidParameter for a value that its column does not take.
         """
-        literals = checked(self.texts, snapshot.rendered)
         output = sink if self._rows is Rows.CSV else _whole_lines(sink)
-        text = render(self._statement, literals)
+        text = snapshot.text(self._statement)
         self.query_sha256 = hashlib.sha256(text.encode()).hexdigest()
         try:
-            # No arguments are passed: the driver would place them by a regular expression over
-            # the whole text, literals and identifiers included.
-            status = await snapshot.driver.copy_from_query(text, output=output, **self._options)
-        except asyncpg.PostgresError as error:
-            raise self._blamed(error, text, literals) from error
+            with blaming(self.query, text, snapshot.literals, COPY_PREFIX):
+                # No arguments are passed: the driver would place them by a regular expression
+                # over the whole text, literals and identifiers included.
+                status = await snapshot.driver.copy_from_query(text, output=output, **self._options)
+        except TailraceError:
+            raise
         except BaseException:
             await _settled(snapshot)
             raise
@@ -89,30 +106,8 @@ class CopyLane:
             raise SourceError(f"The database ended the export with {status!r}.")
         return int(counted[1])
 
-    def _blamed(
-        self, error: asyncpg.PostgresError, text: str, literals: Mapping[str, str]
-    ) -> TailraceError:
-        """The caller's mistake if the error stands at one of the filters, else the source's.
 
-        The server gives a position only for what it meets while it reads the statement: a
-        value in the data that cannot be computed has none.
-        """
-        place = getattr(error, "position", None)
-        if place is None or not (error.sqlstate or "").startswith(CALLERS_MISTAKES):
-            return source_error(error)
-        pointed = text[int(place) - 1 - COPY_PREFIX :]
-        for condition in self.query.where:
-            for value in condition.operand:
-                # At the literal itself, or at the operator in front of it.
-                if literals.get(value, "\x00") in pointed[: len(value) + 80]:
-                    name = condition.column.name
-                    return InvalidParameter(name, f"{name}: {error.args[0]}.", value=value)
-        if self.query.order and int(place) - 1 - COPY_PREFIX > text.rfind("ORDER BY"):
-            return InvalidParameter("order", f"order: {error.args[0]}.")
-        return source_error(error)
-
-
-async def _settled(snapshot: Snapshot) -> None:
+async def _settled(snapshot: PostgresSnapshot) -> None:
     """Wait until the driver has the answer to its request to cancel, or give up the connection.
 
     There is no answer when the whole COPY had arrived before its sink was stopped, and asyncpg

@@ -13,6 +13,13 @@ from enum import StrEnum
 from typing import Protocol
 
 QUOTE = b'"'
+CRLF = b"\r\n"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # by which Excel knows UTF-8
+
+# A cell that begins with one of these is a formula to a spreadsheet (OWASP, "CSV Injection");
+# the last four are full-width forms, which some of them take as well.
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+HARMLESS = "'"
 
 
 class Rows(StrEnum):
@@ -34,11 +41,15 @@ class Frame(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FrameOptions:
-    """``labels`` are the output columns; the rest is what the request may choose."""
+    """``labels`` are the output columns; the rest is what the request may choose.
+
+    ``excel`` is for spreadsheets: a byte order mark, and CRLF between records.
+    """
 
     labels: tuple[str, ...]
     delimiter: str = ","
     header: bool = True
+    excel: bool = False
 
 
 class CsvFrame:
@@ -46,14 +57,16 @@ class CsvFrame:
 
     def __init__(self, options: FrameOptions) -> None:
         self.rows = 0
-        self._header = (
-            csv_record(options.labels, options.delimiter).encode() if options.header else b""
-        )
+        self._excel = options.excel
+        header = csv_record(_labels(options), options.delimiter) if options.header else ""
+        self._header = header.encode()
+        if options.excel:
+            self._header = BYTE_ORDER_MARK + self._header.replace(b"\n", CRLF)
         self._inside_quotes = False
 
     def feed(self, data: bytes) -> bytes:
-        self._count(data)
-        return self._opening() + data if self._header else data
+        records = self._counted(data)
+        return self._opening() + records if self._header else records
 
     def sync(self) -> bytes:
         return self._opening()
@@ -65,17 +78,28 @@ class CsvFrame:
         header, self._header = self._header, b""
         return header
 
-    def _count(self, data: bytes) -> None:
-        """Count the line feeds outside quotes: those are the ends of records."""
+    def _counted(self, data: bytes) -> bytes:
+        """The data; the line feeds outside quotes, which end records, are counted."""
         if QUOTE not in data:
-            if not self._inside_quotes:
-                self.rows += data.count(b"\n")
-            return
+            if self._inside_quotes:
+                return data
+            self.rows += data.count(b"\n")
+            return data.replace(b"\n", CRLF) if self._excel else data
         # A doubled quote toggles twice, so the parity of quotes is all that matters.
         pieces = data.split(QUOTE)
-        outside = pieces[1::2] if self._inside_quotes else pieces[::2]
-        self.rows += sum(piece.count(b"\n") for piece in outside)
+        outside = slice(1, None, 2) if self._inside_quotes else slice(0, None, 2)
+        self.rows += sum(piece.count(b"\n") for piece in pieces[outside])
         self._inside_quotes ^= len(pieces) % 2 == 0
+        if not self._excel:
+            return data
+        pieces[outside] = [piece.replace(b"\n", CRLF) for piece in pieces[outside]]
+        return QUOTE.join(pieces)
+
+
+def _labels(options: FrameOptions) -> tuple[str, ...]:
+    if not options.excel:
+        return options.labels
+    return tuple(HARMLESS + name if name[:1] in FORMULA else name for name in options.labels)
 
 
 class NdjsonFrame:

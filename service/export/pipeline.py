@@ -15,10 +15,13 @@ import orjson
 from service.errors import TailraceError
 from service.export.chunk import Chunker
 from service.export.encode import Frame
+from service.export.lane import Lane
 from service.export.pipe import Pipe
-from service.export.producer import Lane, Producer
+from service.export.producer import Producer
 from service.export.receipt import Meter, Outcome, Receipt
 from service.export.stage import Pipeline, Stage
+from service.export.survey import Survey
+from service.preferences import Total
 
 END_MEMBER = "_end"  # what marks the last line of NDJSON
 BLOCK = 256 * 1024  # bytes that pass the stages at once
@@ -65,7 +68,7 @@ class Stages:
             stages.append(self.wire)
         return Pipeline([stage for stage in stages if stage is not None])
 
-    def last_line(self) -> bytes:
+    def last_line(self, next_cursor: str | None) -> bytes:
         """The ``_end`` line of NDJSON: its digest covers every byte before it."""
         if not self.trailer:
             return b""
@@ -73,7 +76,7 @@ class Stages:
             "status": Outcome.COMPLETE.value,
             "rows": self.frame.rows,
             "sha256": self.plain.sha256,
-            "next_cursor": None,
+            "next_cursor": next_cursor,
         }
         return orjson.dumps({END_MEMBER: end}, option=orjson.OPT_APPEND_NEWLINE)
 
@@ -102,15 +105,18 @@ class Export:
         stages: Stages,
         chunk_size: int,
         patience: Patience,
+        survey: Survey | None = None,
     ) -> None:
         self.description = description
         self.stages = stages
+        self._survey = survey
         self._patience = patience
         self._head, self._tail = stages.head(), stages.tail()
         self._pipe = Pipe(BLOCK, patience.flush)
         self._producer = Producer(
             lane,
             self._pipe,
+            survey=survey,
             max_seconds=patience.max_duration,
             # Shorter, so that a locked table is an error with a status and no broken stream.
             lock_seconds=patience.prime / 2,
@@ -127,7 +133,23 @@ class Export:
         Raises Busy, SourceError, or InvalidParameter for a value that the database refused.
         """
         await self._producer.start()
+        await self._producer.surveyed()
         await self._pipe.primed(self._patience.prime)
+
+    @property
+    def lane(self) -> str:
+        """The name of the lane that its rows take."""
+        return self._producer.lane.name
+
+    @property
+    def total(self) -> Total | None:
+        """How many rows there are in all, if that was asked."""
+        return self._survey.total if self._survey else None
+
+    @property
+    def next_cursor(self) -> str | None:
+        """The place behind the last row, once all have been read."""
+        return self._survey.next_cursor if self._survey else None
 
     async def read(self) -> bytes | None:
         """The next chunk, or None after the last; raises what made the export fail."""
@@ -158,6 +180,7 @@ class Export:
             started_at=description.started_at,
             finished_at=finished_at,
             db_seconds_held=producer.seconds_held,
+            next_cursor=self.next_cursor if outcome is Outcome.COMPLETE else None,
         )
 
     async def _advance(self) -> None:
@@ -185,4 +208,4 @@ class Export:
         head = self._head.finish()
         if rows != self.stages.frame.rows:
             raise TailraceError(f"{self.stages.frame.rows} rows were sent, the source says {rows}.")
-        return self._tail.feed(head + self.stages.last_line()) + self._tail.finish()
+        return self._tail.feed(head + self.stages.last_line(self.next_cursor)) + self._tail.finish()

@@ -9,35 +9,31 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Protocol
 
-from service.database import Snapshot, Source
+from service.databases.source import Snapshot
 from service.errors import DeadlineExceeded, StreamBroken
-from service.export.copy import Sink
+from service.export.lane import Lane
 from service.export.pipe import Pipe
 from service.export.receipt import SnapshotMark
-
-
-class Lane(Protocol):
-    """A way for rows to leave a database as text; lanes differ in speed only."""
-
-    name: str
-    source: Source
-    texts: tuple[str, ...]
-    query_sha256: str
-
-    async def run(self, snapshot: Snapshot, sink: Sink) -> int:
-        """Send every row's text into ``sink``; gives the number of rows."""
-        ...
+from service.export.survey import Survey
 
 
 class Producer:
     """Runs a lane into ``pipe``: holds the source's slot and connection while it does."""
 
     def __init__(
-        self, lane: Lane, pipe: Pipe, *, max_seconds: float, lock_seconds: float, name: str
+        self,
+        lane: Lane,
+        pipe: Pipe,
+        *,
+        survey: Survey | None = None,
+        max_seconds: float,
+        lock_seconds: float,
+        name: str,
     ) -> None:
         self.lane = lane
+        self._survey = survey
+        self._surveyed = asyncio.Event()
         self.mark: SnapshotMark | None = None
         self.rows: int | None = None
         self._pipe = pipe
@@ -50,11 +46,15 @@ class Producer:
 
     async def start(self) -> None:
         """Take a slot of the source and begin to read. Raises Busy."""
-        slots = self.lane.source.slots
+        slots = self.lane.slots
         await slots.acquire()
         self._started = time.monotonic()
         self._task = asyncio.create_task(self._run(), name=self._name)
         self._task.add_done_callback(lambda _: slots.release())
+
+    async def surveyed(self) -> None:
+        """Wait until everything is known that is asked before the rows, or it has failed."""
+        await self._surveyed.wait()
 
     async def close(self, within: float) -> None:
         """Stop the query if it runs and wait until its connection is back in the pool.
@@ -67,7 +67,7 @@ class Producer:
         self._task.cancel()
         done, _ = await asyncio.wait({self._task}, timeout=within)
         if not done and self._snapshot is not None:
-            self._snapshot.driver.terminate()
+            self._snapshot.abort()
 
     @property
     def seconds_held(self) -> float:
@@ -87,6 +87,7 @@ class Producer:
             self._ended = time.monotonic()
             self._snapshot = None
             self._pipe.end(failure)
+            self._surveyed.set()
 
     async def _read(self) -> None:
         try:
@@ -98,9 +99,17 @@ class Producer:
             ) from error
 
     async def _carry(self) -> None:
-        lane = self.lane
-        async with lane.source.snapshot(
-            texts=lane.texts, max_seconds=self._max_seconds, lock_seconds=self._lock_seconds
-        ) as snapshot:
-            self._snapshot, self.mark = snapshot, snapshot.mark
-            self.rows = await lane.run(snapshot, self._pipe.write)
+        async with self.lane.reading(
+            max_seconds=self._max_seconds,
+            lock_seconds=self._lock_seconds,
+            texts=self._survey.texts if self._survey else (),
+        ) as reading:
+            self._snapshot = snapshot = reading.snapshot
+            self.mark = snapshot.mark if snapshot else None
+            if snapshot and self._survey:
+                await self._survey.before(snapshot)
+            self._surveyed.set()
+            rows = await reading.carry(self._pipe.write)
+            if snapshot and self._survey:
+                await self._survey.after(snapshot, rows)
+            self.rows = rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -14,6 +14,8 @@ from service.export.receipt import Outcome
 from service.jobs.model import Record
 from service.jobs.store import Recorder
 from service.observe import Observer, StreamEnded, StreamStarted
+from service.preferences import count_headers
+from service.query import RowsQuery
 
 
 @dataclass(slots=True)
@@ -30,6 +32,7 @@ class DirectStream:
     observe: Observer
     created: float
     changed: Callable[[], None]
+    query: RowsQuery
 
     async def open(self) -> None:
         try:
@@ -45,8 +48,14 @@ class DirectStream:
     async def close(self) -> None:
         await self.export.close()
 
+    def headers(self) -> Mapping[str, str]:
+        return counted(self.export, self.query)
+
     def started(self) -> None:
         self.record = replace(self.record, started_at=utcnow())
+        if self.export.total is not None and self.query.limit is None:
+            total = self.export.total
+            self.record = replace(self.record, total_rows=total.rows, total_kind=total.kind.value)
         self.recorder.begin(self._current)
         record = self.record
         self.observe(
@@ -86,3 +95,37 @@ class DirectStream:
             seconds=(now - (record.started_at or now)).total_seconds(),
             error=error.detail if error else None,
         )
+
+
+@dataclass(slots=True)
+class CountOnly:
+    """HEAD with a count: the headers of a stream that is opened and never read."""
+
+    export: Export
+    query: RowsQuery
+
+    async def open(self) -> None:
+        await self.export.open()
+
+    async def read(self) -> bytes | None:
+        return None
+
+    async def close(self) -> None:
+        await self.export.close()
+
+    def headers(self) -> Mapping[str, str]:
+        return counted(self.export, self.query)
+
+    def started(self) -> None:
+        """It has no record."""
+
+    def ended(self, outcome: Outcome, error: TailraceError | None) -> None:
+        """It has no receipt."""
+
+
+def counted(export: Export, query: RowsQuery) -> Mapping[str, str]:
+    """The headers that tell the total, if it was asked for."""
+    if export.total is None:
+        return {}
+    first = None if query.after else query.offset or 0
+    return count_headers(export.total, first, query.limit)

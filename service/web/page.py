@@ -20,16 +20,16 @@ SECURITY = {
     ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
 }
 KILO = 1000
 CODE = re.compile(r"`([^`]+)`")
 
 
-def html_page(template: str, **values: Any) -> Response:
-    """``template`` filled with ``values``."""
+def html_page(template: str, cache_control: str = "no-store", /, **values: Any) -> Response:
+    """``template`` filled with ``values``; nobody may keep it unless ``cache_control`` says so."""
     body = _environment().get_template(template).render(**values)
-    return Response(body, media_type="text/html", headers=SECURITY)
+    headers = {**SECURITY, "Cache-Control": cache_control}
+    return Response(body, media_type="text/html", headers=headers)
 
 
 @cache

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from starlette.responses import Response
 
 from service.access import Action, may
 from service.api.addresses import base_of
+from service.api.conditional import conditional
 from service.api.datasets import summary
+from service.api.router import Router
 from service.database import utcnow
 from service.errors import TailraceError
 from service.export.encode import FORMATS
@@ -15,7 +17,7 @@ from service.jobs.model import describe
 from service.runtime import caller_of, service_of
 from service.web.page import STATIC, html_page
 
-router = APIRouter(include_in_schema=False)
+router = Router(include_in_schema=False)
 
 RECENT = 15
 
@@ -46,7 +48,8 @@ async def home(request: Request) -> Response:
 
 
 @router.get("/static/style.css")
-async def style() -> Response:
+async def style(request: Request) -> Response:
     """The one style sheet."""
     text = (STATIC / "style.css").read_text()
-    return Response(text, media_type="text/css", headers={"Cache-Control": "max-age=300"})
+    headers = {"Cache-Control": "max-age=300"}
+    return conditional(request, Response(text, media_type="text/css", headers=headers))

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from service.catalog import Catalog
 from service.column import Column, Kind
-from service.database import Source
+from service.databases.postgresql.source import PostgresSource
 from service.errors import NotFound, UnknownColumn
 from service.observe import DatasetUnusable, Event
 from service.settings import DatasetSettings, SourceSettings
@@ -149,7 +149,7 @@ async def names(catalog: Catalog) -> dict[str, str]:
 
 async def test_names_that_collide_are_told_apart_by_schema_and_source(url: str) -> None:
     async with open_source(url) as source:
-        second = Source("second", url, max_connections=2, slot_timeout=5)
+        second = PostgresSource("second", url, max_connections=2, slot_timeout=5)
         sources = {"main": source, "second": second}
         catalog = Catalog(sources, dict.fromkeys(sources, NAMED), {}, ignored)
         try:
@@ -211,7 +211,7 @@ async def test_a_refresh_shows_what_changed_and_keeps_every_name(database_url: s
     await connection.close()
 
 
-async def columns_of(source: Source, settings: DatasetSettings) -> list[str]:
+async def columns_of(source: PostgresSource, settings: DatasetSettings) -> list[str]:
     dataset = await catalog_of(source, {"it": settings}).dataset("it")
     return [column.name for column in dataset.columns]
 

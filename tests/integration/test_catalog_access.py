@@ -16,7 +16,7 @@ import asyncpg
 import pytest
 
 from service.catalog import Catalog
-from service.database import Source
+from service.databases.postgresql.source import PostgresSource
 from service.errors import NotFound, SourceError, SourceUnavailable
 from service.settings import DatasetSettings
 from tests.exporting import (
@@ -172,7 +172,7 @@ async def test_a_source_that_is_away_takes_no_other_with_it(
 ) -> None:
     async with open_source(url) as source, open_source(databases.url(later)) as missing:
         missing.name = "away"
-        sources: dict[str, Source] = {"away": missing, "main": source}
+        sources: dict[str, PostgresSource] = {"away": missing, "main": source}
         configured = {
             "mine": DatasetSettings(table="allowed"),
             "other": DatasetSettings(table="x", source="away"),

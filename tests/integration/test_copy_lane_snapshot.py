@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import asyncpg
 import pytest
 
-from service.database import Source
+from service.databases.postgresql.source import PostgresSource
 from service.dataset import Dataset
 from service.export.copy import CopyLane
 from service.export.encode import Rows
@@ -76,7 +76,7 @@ def odd_url(databases: Databases, url: str) -> Iterator[str]:
         run_sql(url, f"DROP OWNED BY {role}")
 
 
-async def dataset_of(source: Source, name: str) -> Dataset:
+async def dataset_of(source: PostgresSource, name: str) -> Dataset:
     return await catalog_of(source).dataset(name)
 
 

@@ -8,7 +8,7 @@ import time
 import asyncpg
 import pytest
 
-from service.database import Source
+from service.databases.postgresql.source import PostgresSource
 from service.errors import SourceError
 from service.export.copy import SETTLE_TIMEOUT, CopyLane, Sink
 from service.export.encode import Rows
@@ -34,7 +34,7 @@ def url(module_database_url: str) -> str:
     return module_database_url
 
 
-async def stopped(source: Source, table: str, sink: Sink, rows: Rows = Rows.CSV) -> int:
+async def stopped(source: PostgresSource, table: str, sink: Sink, rows: Rows = Rows.CSV) -> int:
     """Run a COPY that does not come to its end; gives the process that ran it."""
     dataset = await catalog_of(source).dataset(table)
     lane = CopyLane(source, dataset, parse_query(dataset, []), rows)
@@ -50,7 +50,7 @@ async def stopped(source: Source, table: str, sink: Sink, rows: Rows = Rows.CSV)
     raise AssertionError("the export came to its end")
 
 
-async def is_usable(source: Source) -> int:
+async def is_usable(source: PostgresSource) -> int:
     """Whether the one connection of the pool is free and good; gives its process."""
     dataset = await catalog_of(
         source, {"it": DatasetSettings(sql="SELECT pg_backend_pid() AS pid")}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from service.catalog import Catalog
-from service.database import Source
+from service.databases.postgresql.source import PostgresSource
 from service.errors import NotFound, SourceError
 from service.export.encode import Rows
 from service.settings import DatasetSettings
@@ -139,7 +139,7 @@ def canary(url: str) -> Iterator[None]:
     assert tuple(fetch(url, query)[0]) == ("1", None, 1)
 
 
-def configured(source: Source, sql: Mapping[str, str]) -> Catalog:
+def configured(source: PostgresSource, sql: Mapping[str, str]) -> Catalog:
     return catalog_of(source, {name: DatasetSettings(sql=text) for name, text in sql.items()})
 
 

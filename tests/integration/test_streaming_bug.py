@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -36,6 +37,9 @@ class FailingStream:
 
     async def close(self) -> None:
         self.closed = True
+
+    def headers(self) -> Mapping[str, str]:
+        return {}
 
     def started(self) -> None:
         pass

@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql.base import PGDialect
 
 from service.column import Column
 from service.errors import InvalidParameter, RequestError
-from service.filters import OPERATORS, Condition, parse_condition
+from service.filters import OPERATORS, PATTERNS, Condition, parse_condition
 from service.scanner import Scanner
 from tests.datasets import (
     AT,
@@ -63,6 +63,13 @@ def read(column: Column, text: str) -> Condition:
         (PAID, "is.True", "is", ("true",), False),
         (PAID, "is.false", "is", ("false",), False),
         (PAID, "is.unknown", "is", ("unknown",), False),
+        (NAME, "like.*a%b_*", "like", ("%a%b_%",), False),
+        (NAME, r"ilike.\*\\", "ilike", ("\\%\\\\",), False),
+        (ID, "like.1*", "like", ("1%",), False),
+        (NAME, "match.^a*(b|c)\\.$", "match", ("^a*(b|c)\\.$",), False),
+        (NAME, "not.imatch.", "imatch", ("",), True),
+        (ID, "isdistinct.5", "isdistinct", ("5",), False),
+        (NAME, "not.isdistinct.null", "isdistinct", ("null",), True),
     ],
 )
 def test_conditions(
@@ -112,15 +119,15 @@ def test_values_that_cannot_be_of_their_type_are_refused(column: Column, values:
     for value in values:
         with pytest.raises(InvalidParameter) as caught:
             read(column, f"eq.{value}")
-        detail = f"{column.name}: {value!r} is not a value of type {column.type}."
-        assert caught.value.detail == detail
-        assert caught.value.members == {"parameter": column.name, "value": value}
+        name, wrong = column.name, f"{value!r} is not a value of type {column.type}"
+        assert caught.value.detail == f"{name}: {wrong} at character 4."
+        assert caught.value.members == {"parameter": name, "character": 4, "value": value}
 
 
 def test_a_list_is_refused_for_one_wrong_value() -> None:
     with pytest.raises(InvalidParameter) as caught:
         read(ID, "in.(1,2,three)")
-    assert caught.value.members == {"parameter": "id", "value": "three"}
+    assert caught.value.members == {"parameter": "id", "character": 9, "value": "three"}
 
 
 @pytest.mark.parametrize(
@@ -149,28 +156,32 @@ def test_a_list_is_refused_for_one_wrong_value() -> None:
         (ID, "is.true", "invalid_parameter", 4),
         (NAME, "is.unknown", "invalid_parameter", 4),
         (NAME, "is.null ", "invalid_parameter", 4),
-        (NAME, "like.*x*", "unsupported", None),
-        (NAME, "not.ilike.x", "unsupported", None),
-        (TAGS, "cs.{a}", "unsupported", None),
-        (NAME, "fts(english).x", "unsupported", None),
+        (NAME, "like.\\", "invalid_parameter", 6),
+        (NAME, "not.ilike.x\\\\\\", "invalid_parameter", 11),
+        (TAGS, "cs.{a}", "unsupported", 1),
+        (TAGS, "not.ov.{a}", "unsupported", 5),
+        (NAME, "fts(english).x", "unsupported", 1),
+        (ID, "eq(any).{1,2}", "unsupported", 1),
+        (NAME, "not.like(all).{a*,*b}", "unsupported", 5),
+        (NAME, "like(some).x", "invalid_parameter", 5),
     ],
 )
 def test_mistakes_are_told_with_their_place(
-    column: Column, text: str, code: str, character: int | None
+    column: Column, text: str, code: str, character: int
 ) -> None:
     with pytest.raises(InvalidParameter) as caught:
         read(column, text)
     assert caught.value.code == code
     assert caught.value.members["parameter"] == column.name
-    assert caught.value.members.get("character") == character
+    assert caught.value.members["character"] == character
 
 
 def test_an_unknown_operator_is_told_with_all_that_there_are() -> None:
     with pytest.raises(InvalidParameter) as caught:
         read(ID, "equals.5")
     assert caught.value.detail == (
-        "id: 'equals' is not an operator; there are eq, neq, gt, gte, lt, lte, in, is; "
-        "expected one at character 1."
+        "id: 'equals' is not an operator; there are eq, neq, gt, gte, lt, lte, like, "
+        "ilike, match, imatch, in, is, isdistinct; expected one at character 1."
     )
 
 
@@ -186,16 +197,23 @@ def test_an_unknown_operator_is_told_with_all_that_there_are() -> None:
         (ID, "lte.1", "public.orders.id <= :param_1"),
         (ID, "in.(1,2)", "public.orders.id IN (:param_1, :param_2)"),
         (ID, "not.in.(1)", "NOT (public.orders.id IN (:param_1))"),
-        (ID, "in.()", "false"),
-        (ID, "not.in.()", "true"),
+        (ID, "in.()", "(1 = 0)"),
+        (ID, "not.in.()", "NOT (1 = 0)"),
+        (NAME, "like.a*b%_", "public.orders.name LIKE :param_1"),
+        (NAME, "not.like.a*", "NOT (public.orders.name LIKE :param_1)"),
+        (NAME, "ilike.a*", "public.orders.name ILIKE :param_1"),
+        (NAME, "match.^a", "public.orders.name ~ :param_1"),
+        (NAME, "imatch.^a", "public.orders.name ~* :param_1"),
+        (NAME, "isdistinct.x", "public.orders.name IS DISTINCT FROM :param_1"),
+        (NAME, "not.isdistinct.x", "public.orders.name IS NOT DISTINCT FROM :param_1"),
         (NAME, "is.null", "public.orders.name IS NULL"),
         (NAME, "not.is.null", "public.orders.name IS NOT NULL"),
         (NAME, "is.not_null", "public.orders.name IS NOT NULL"),
         (PAID, "is.true", "public.orders.paid IS true"),
         (PAID, "not.is.true", "public.orders.paid IS NOT true"),
         (PAID, "is.false", "public.orders.paid IS false"),
-        (PAID, "is.unknown", "public.orders.paid IS UNKNOWN"),
-        (PAID, "not.is.unknown", "NOT (public.orders.paid IS UNKNOWN)"),
+        (PAID, "is.unknown", "public.orders.paid IS NULL"),
+        (PAID, "not.is.unknown", "public.orders.paid IS NOT NULL"),
         (HOSTILE[1], "eq.x", 'public.orders."a""b" = :param_1'),
         (HOSTILE[3], "eq.x", "public.orders.price$1 = :param_1"),
         (HOSTILE[4], "eq.x", 'public.orders."$1" = :param_1'),
@@ -229,7 +247,9 @@ def test_any_value_is_kept_whole_or_refused(
         return
     assert (condition.operator, condition.negated) == (operator, bool(negation))
     if operator not in ("in", "is"):
-        assert condition.operand == (value,)
+        assert condition.operand == (value.replace("*", "%") if operator in PATTERNS else value,)
+        assert condition.place.parameter == column.name
+        assert condition.place.values == (len(f"{negation}{operator}.") + 1,)
 
 
 @given(st.lists(st.text(), max_size=5))

@@ -70,7 +70,7 @@ def served(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -
 def test_the_list_has_what_is_exposed_and_configured_and_nothing_else(served: Served) -> None:
     answer = ask(served.base, "/v1/datasets")
     assert (answer.status, answer.headers["Content-Type"]) == (200, "application/json")
-    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.headers["Cache-Control"] == "private, no-cache"
     listed = answer.json()["datasets"]
     names = [item["name"] for item in listed]
     ours = {"numbers", "pairs", "keyless", "few", "picked", "parted", "chosen", "joined"}

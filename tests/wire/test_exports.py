@@ -35,13 +35,6 @@ ANOTHERS = "11111111-2222-7333-8444-555555555555"
 
 
 @pytest.fixture(scope="module")
-def source_url(databases: Databases) -> Iterator[str]:
-    """A database of data alone: Tailrace's own is another one."""
-    with databases.clone() as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
 def config(source_url: str) -> str:
     return f'[sources.main]\nurl = "{source_url}"\n{DATASETS}'
 

@@ -1,4 +1,4 @@
-"""What those see who run the service: health, readiness, metrics, status, the log, OpenAPI."""
+"""What those see who run the service: health, readiness, metrics, status, the log."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import Any
 
 import httpx2
 import pytest
-from fastapi.openapi.models import OpenAPI
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -36,30 +35,7 @@ sql = "select i as id, repeat('x', 1000) as pad from generate_series(1, {LARGE_R
 [datasets.failing]
 sql = "select 1 / (20000 - i) as id, repeat('x', 1000) as pad from generate_series(1, 60000) i"
 """
-ORIGIN = "https://app.example"
-EXPOSED = {"x-export-id", "x-export-joined", "etag", "content-range", "link", "repr-digest"}
-PROBLEM = {"type", "title", "status", "detail", "code", "request_id"}
-ROUTES = {
-    "/v1/datasets": {"get"},
-    "/v1/datasets/refresh": {"post"},
-    "/v1/datasets/{name}": {"get"},
-    "/v1/rows/{dataset}": {"get", "head"},
-    "/v1/exports": {"get"},
-    "/v1/exports/{export_id}": {"get"},
-    "/v1/exports/{export_id}/receipt": {"get"},
-    "/livez": {"get"},
-    "/readyz": {"get"},
-    "/metrics": {"get"},
-    "/v1/status": {"get"},
-}
-
 Labels = dict[str, str]
-
-
-@pytest.fixture(scope="module")
-def source_url(databases: Databases) -> Iterator[str]:
-    with databases.clone() as url:
-        yield url
 
 
 @pytest.fixture(scope="module")
@@ -72,13 +48,7 @@ def served(
     module_database_url: str, config: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("served")
-    with serving(
-        folder,
-        module_database_url,
-        config=config,
-        limits__slot_timeout="200ms",
-        server__cors_origins=ORIGIN,
-    ) as found:
+    with serving(folder, module_database_url, config=config, limits__slot_timeout="200ms") as found:
         yield found
 
 
@@ -300,69 +270,6 @@ async def test_readiness_fails_while_the_process_drains(database_url: str) -> No
         assert answer.json()["checks"]["draining"] == "draining"
         assert (await client.get("/livez")).status_code == 200
     await service.stop()
-
-
-def test_openapi_is_valid_and_lists_every_route(served: Served) -> None:
-    document = ask(served.base, "/openapi.json").json()
-    OpenAPI.model_validate(document)
-    assert document["openapi"].startswith("3.1")
-    paths = {path.replace(":path", ""): item for path, item in document["paths"].items()}
-    assert {path: set(item) for path, item in paths.items()} == ROUTES
-    operations = [operation for item in paths.values() for operation in item.values()]
-    for operation in operations:
-        assert operation["summary"]
-        assert operation["description"]
-        assert operation["tags"]
-        problem = operation["responses"]["default"]["content"]["application/problem+json"]
-        assert set(problem["schema"]["required"]) == PROBLEM
-        assert "422" not in operation["responses"]
-    ids = [operation["operationId"] for operation in operations]
-    assert len(ids) == len(set(ids))
-    assert ask(served.base, "/docs").status == 200
-
-
-def test_openapi_describes_every_parameter_of_the_rows(served: Served) -> None:
-    document = ask(served.base, "/openapi.json").json()
-    (path,) = (path for path in document["paths"] if path.startswith("/v1/rows/"))
-    operation = document["paths"][path]["get"]
-    described = {parameter["name"]: parameter for parameter in operation["parameters"]}
-    expected = {"select", "filters", "order", "limit", "offset", "compression", "delimiter"}
-    assert described.keys() >= expected | {"header", "end", "chunk_size", "dataset", "Accept"}
-    for name, parameter in described.items():
-        assert "schema" in parameter
-        assert parameter["in"] == {"dataset": "path", "Accept": "header"}.get(name, "query")
-    assert operation["responses"].keys() >= {"200", "400", "404", "406", "502", "503", "504"}
-    media_types = operation["responses"]["200"]["content"].keys()
-    assert media_types == {
-        *("text/csv", "application/x-ndjson", "application/json"),
-        *("application/gzip", "application/zstd"),
-    }
-    assert "application/problem+json" in operation["responses"]["400"]["content"]
-
-
-def test_cors_lets_the_configured_origin_read_our_headers(served: Served) -> None:
-    for path in ("/v1/rows/small.csv", "/v1/rows/nothing.csv", "/v1/exports?limit=x"):
-        headers = ask(served.base, path, headers={"Origin": ORIGIN}).headers
-        assert headers["Access-Control-Allow-Origin"] == ORIGIN
-        exposed = headers["Access-Control-Expose-Headers"].lower().split(",")
-        assert {name.strip() for name in exposed} >= EXPOSED
-    stranger = ask(served.base, "/livez", headers={"Origin": "https://other.example"})
-    assert "Access-Control-Allow-Origin" not in stranger.headers
-    asked = {"Origin": ORIGIN, "Access-Control-Request-Method": "GET"}
-    preflight = ask(served.base, "/v1/rows/small.csv", "OPTIONS", asked)
-    assert preflight.status == 200
-    assert "GET" in preflight.headers["Access-Control-Allow-Methods"]
-
-
-def test_without_a_setting_there_is_no_cors(
-    module_database_url: str, config: str, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    folder = tmp_path_factory.mktemp("plain")
-    with serving(folder, module_database_url, config=config) as found:
-        answer = ask(found.base, "/v1/rows/small.csv", headers={"Origin": ORIGIN})
-        assert not [name for name in answer.headers if name.lower().startswith("access-control")]
-        asked = {"Origin": ORIGIN, "Access-Control-Request-Method": "GET"}
-        assert ask(found.base, "/v1/rows/small.csv", "OPTIONS", asked).status == 405
 
 
 def test_every_line_of_the_log_is_json(served: Served, known: Known) -> None:

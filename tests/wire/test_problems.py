@@ -5,60 +5,32 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 from uuid import UUID, uuid4
 
 import httpx2
 import pytest
-from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
 
 from service.app import create_app
 from service.settings import Settings
-from tests.clients import Answer, ask, send_raw
+from tests.clients import ask, send_raw
 from tests.commands import launched
 from tests.outage import away
-from tests.postgres import Databases, fetch, run_sql
+from tests.postgres import Databases, run_sql
 from tests.serving import Served, environment, serving
 from tests.waiting import wait_until
+from tests.wire.problems import MEMBERS, check_problem
+from tests.wire.things import EXPOSED, TABLE
 
-MEMBERS = {"type", "title", "status", "detail", "code", "request_id"}
-TABLE = """
-    create type mood as enum ('glad', 'sad');
-    create table things (
-        id bigint primary key, small smallint, amount numeric, ratio float8, name text, ok bool,
-        uid uuid, at timestamptz, day date, span interval, doc jsonb, raw json, bytes bytea,
-        tags int[], mood mood, net inet, "Größe/50%" int
-    );
-    insert into things
-    select i, i, i / 3.0, sqrt(i), 'näme ' || i, i % 2 = 0, gen_random_uuid(), now(), now(),
-           make_interval(days => i), jsonb_build_object('i', i), '{"a":  1}', 'x', array[i, 2],
-           'glad', '10.0.0.1', i
-    from generate_series(1, 20) i;
-"""
 NOBODY = UUID("01a203ef-8aee-74ea-aabc-6500ea4d2b62")
 
 
 @pytest.fixture(scope="module")
 def served(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     run_sql(module_database_url, TABLE)
-    config = '[sources.main]\nexpose = ["public.*"]'
     folder = tmp_path_factory.mktemp("served")
-    with serving(folder, module_database_url, config=config) as found:
+    with serving(folder, module_database_url, config=EXPOSED) as found:
         yield found
-
-
-def check_problem(answer: Answer, status: int, code: str) -> None:
-    assert (answer.status, answer.headers["Content-Type"]) == (status, "application/problem+json")
-    document = answer.json()
-    assert document.keys() >= MEMBERS
-    assert document["status"] == status
-    assert document["code"] == code
-    assert document["type"] == f"urn:tailrace:problem:{code}"
-    assert document["title"]
-    assert document["detail"]
-    assert document["request_id"] == answer.headers["X-Request-Id"]
-    assert answer.headers["Cache-Control"] == "no-store"
 
 
 @pytest.mark.parametrize(
@@ -78,11 +50,6 @@ def check_problem(answer: Answer, status: int, code: str) -> None:
 )
 def test_what_is_not_there(served: Served, method: str, path: str, status: int, code: str) -> None:
     check_problem(ask(served.base, path, method), status, code)
-
-
-def test_a_method_that_is_not_offered_names_those_that_are(served: Served) -> None:
-    allowed = ask(served.base, "/v1/rows/things.csv", "POST").headers["Allow"]
-    assert {name.strip() for name in allowed.split(",")} == {"GET", "HEAD"}
 
 
 def test_an_unknown_dataset_is_named(served: Served) -> None:
@@ -269,15 +236,6 @@ def test_as_many_columns_as_the_database_takes_are_given(served: Served) -> None
         assert answer.body.splitlines()[-1].count(b"7") >= 1_664
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/v1/rows/nothing.csv", "/v1/rows/things?limit=x"])
-def test_head_of_an_error_is_that_error_without_its_body(served: Served, path: str) -> None:
-    known = {"X-Request-Id": "one-and-the-same"}
-    got, head = (ask(served.base, path, method, known) for method in ("GET", "HEAD"))
-    assert (head.status, head.body) == (got.status, b"")
-    assert head.headers["Content-Type"] == "application/problem+json"
-    assert head.headers["Content-Length"] == str(len(got.body))
-
-
 def test_a_harmless_request_id_is_kept_and_logged(served: Served) -> None:
     given_id = f"client.made_it-{uuid4()}"
     for path in ("/livez", "/nothing", "/v1/rows/things.csv"):
@@ -391,75 +349,3 @@ async def test_an_unexpected_error_is_a_problem_that_tells_nothing(
     logged = [line for line in capsys.readouterr().out.splitlines() if "unexpected error" in line]
     assert len(logged) == 1
     assert document["request_id"] in logged[0]
-
-
-COLUMNS = [
-    *("id", "small", "amount", "ratio", "name", "ok", "uid", "at", "day", "span", "doc", "raw"),
-    *("bytes", "tags", "mood", "net", "Größe/50%", "nothing", ""),
-]
-OPERATORS = [
-    "eq",
-    "neq",
-    "gt",
-    "gte",
-    "lt",
-    "lte",
-    "in",
-    "is",
-    "like",
-    "match",
-    "fts",
-    "not.eq",
-    "",
-]
-VALUES = [
-    *("1", "-1", "0", "1e400", "NaN", "-infinity", "99999999999999999999", "true", "null", "t"),
-    *("2026-02-30", "2026-01-01T00:00:00Z", "epoch", "1 day", "{}", "{1,2}", "[]", '{"a":1}'),
-    *("glad", "10.0.0.0/8", "\\x00", "'", "\\'", "$1", "%s", ":name", "--", ";", "*", "(1,2)"),
-    *('("a","b")', "(", ")", "a.b", "é", "\u2028", "😀", "\x01", "\n", "'; drop table things; --"),
-]
-words = st.one_of(st.sampled_from(VALUES), st.text(max_size=20))
-names = st.one_of(st.sampled_from(COLUMNS), st.text(max_size=8))
-filters = st.tuples(names, st.builds("{}.{}".format, st.sampled_from(OPERATORS), words))
-selects = st.lists(st.one_of(names, st.builds("{}:{}".format, words, names)), max_size=4)
-orders = st.builds(
-    "{}.{}".format, names, st.sampled_from(["asc", "desc", "desc.nullslast", "nullsfirst", "", "."])
-)
-own = st.one_of(
-    st.tuples(st.just("select"), selects.map(",".join)),
-    st.tuples(st.just("order"), st.lists(orders, max_size=3).map(",".join)),
-    st.tuples(st.sampled_from(["limit", "offset", "chunk_size", "header", "end"]), words),
-    st.tuples(
-        st.sampled_from(["delimiter", "compression", "profile", "and", "or", "after"]), words
-    ),
-    st.tuples(words, words),
-)
-encodable = st.lists(st.one_of(filters, own), max_size=5).map(
-    lambda pairs: urlencode(pairs, errors="surrogatepass")
-)
-bare = st.text(alphabet="%&=+.,()\"'*:;<>[]{}|^`~!$/?@\\0Fabé", max_size=30).map(
-    lambda text: text.encode().decode("latin-1")
-)
-
-
-@settings(
-    max_examples=600,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-@given(query=st.one_of(encodable, bare), form=st.sampled_from([".csv", ".ndjson", ".json", ""]))
-@example(query="select=%22%22:id", form=".csv")
-@example(query="select=%5C.:id", form=".csv")
-@example(query="amount=eq.NaN", form=".json")
-@example(query="day=gt.infinity", form=".json")
-def test_no_query_string_is_answered_with_500(served: Served, query: str, form: str) -> None:
-    line = f"GET /v1/rows/things{form}?{query} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
-    answer = send_raw(served.base, line.encode("latin-1"))
-    assert answer.status in (200, 400, 406), answer.body
-    if answer.status != 200:
-        assert answer.json().keys() >= MEMBERS
-
-
-def test_the_fuzz_left_the_table_alone(served: Served, module_database_url: str) -> None:
-    assert fetch(module_database_url, "SELECT count(*) FROM things")[0][0] == 20
-    assert served.events("unexpected error") == []

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from service.column import Column
-from service.dialect import Clause, Expression
+from service.dialect import Clause, Expression, Scalar
 from service.texts import TextList, bound
 
 
@@ -47,6 +47,16 @@ class PostgresDialect:
                 return [clause.nulls_last()]
             case None:
                 return [clause]
+
+    def cursor_value(self, column: Column, expression: Expression) -> Expression:
+        # format() calls the output function of any type, where a cast to text may be one that
+        # somebody has defined. It makes NULL an empty text.
+        del column
+        text = sa.func.format(bound("%s"), expression)
+        return sa.case((expression.is_distinct_from(sa.null()), text))
+
+    def cursor_bound(self, column: Column, value: Scalar) -> Expression:
+        return self.value(column, str(value))
 
 
 POSTGRESQL = PostgresDialect()

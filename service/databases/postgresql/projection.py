@@ -16,47 +16,23 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from service.column import Column, Kind
+from service.column import Column
+from service.databases.postgresql.cells import BLANKS, JSON_TEXT, LINE_BREAKS, copied, guarded
+from service.export.cells import TextOptions, over
 from service.export.encode import Rows
+from service.export.template import joined
 from service.query import RowsQuery
 from service.texts import TextHolder, placed
 
-LINE_BREAKS, BLANKS = "\n\r", "  "
-TEXT = "CAST({cell} AS TEXT)"
-JSON = "CAST(to_json({cell}) AS TEXT)"
-# json keeps its white space, and a raw CR or LF there would end the line. Inside strings they
-# are escaped, so what is left of them is white space.
-JSON_ON_ONE_LINE = f"translate({JSON}, {{breaks}}, {{blanks}})"
 
-JSON_TEXT: dict[Kind, str] = {
-    Kind.INTEGER: TEXT,
-    Kind.BOOLEAN: TEXT,
-    Kind.JSONB: TEXT,
-    Kind.NUMBER: JSON,  # quotes NaN and the infinities, which JSON has no numbers for
-    Kind.TEXT: JSON,
-    Kind.UUID: JSON,
-    Kind.TEMPORAL: JSON,
-    Kind.JSON: JSON_ON_ONE_LINE,
-    Kind.OTHER: JSON_ON_ONE_LINE,
-}
-
-
-def project(statement: sa.Select[Any], query: RowsQuery, rows: Rows) -> sa.Select[Any]:
-    """``statement`` wrapped so that its result is the text of ``rows``.
-
-    The inner SELECT keeps sort and limit, so that the database sorts its own values and
-    builds text only for the rows that leave; a subquery scan keeps the order of its input.
-    """
-    inner = statement.subquery("r")
-    cells = tuple(inner.c)
-    if rows is Rows.NDJSON:
-        return sa.select(JsonLine(query.columns, query.labels, cells)).select_from(inner)
-    return sa.select(*map(_csv_value, query.columns, cells))
-
-
-def _csv_value(column: Column, cell: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-    # COPY writes t and f; the text cast writes true and false.
-    return sa.cast(cell, sa.Text()) if column.kind is Kind.BOOLEAN else cell
+def project(statement: sa.Select[Any], query: RowsQuery, options: TextOptions) -> sa.Select[Any]:
+    """``statement`` wrapped so that its result is the text of its rows, for COPY to carry."""
+    inner, values = over(statement)
+    if options.rows is Rows.NDJSON:
+        line = JsonLine(query.columns, query.labels, values)
+        return sa.select(line).select_from(inner)
+    csv = guarded if options.guarded else copied
+    return sa.select(*map(csv, query.columns, values)).select_from(inner)
 
 
 class JsonLine(TextHolder):
@@ -91,11 +67,4 @@ def _json_line(element: JsonLine, compiler: SQLCompiler, **options: Any) -> str:
         filled = f"{text(member)} || {value}"
         null = text(f"{member}null")
         parts.append(f"coalesce({filled}, {null})" if column.nullable else filled)
-    return _tree([*parts, text("}")])
-
-
-def _tree(parts: Sequence[str]) -> str:
-    if len(parts) == 1:
-        return parts[0]
-    middle = len(parts) // 2
-    return f"({_tree(parts[:middle])} || {_tree(parts[middle:])})"
+    return joined([*parts, text("}")])

@@ -6,7 +6,6 @@ Source: PostgreSQL's manual, "System Catalogs": pg_class, pg_attribute, pg_type,
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
@@ -14,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.column import Column, Kind
+from service.databases.relation import Relation
 from service.errors import SourceError
 
 # The fixed object identifiers of the built-in types (src/include/catalog/pg_type.dat).
@@ -21,7 +21,7 @@ KINDS: dict[int, Kind] = {
     16: Kind.BOOLEAN,
     **dict.fromkeys((20, 21, 23, 26), Kind.INTEGER),
     **dict.fromkeys((700, 701, 1700), Kind.NUMBER),
-    **dict.fromkeys((18, 19, 25, 1042, 1043), Kind.TEXT),
+    **dict.fromkeys((19, 25, 1042, 1043), Kind.TEXT),
     2950: Kind.UUID,
     **dict.fromkeys((1082, 1083, 1114, 1184, 1186, 1266), Kind.TEMPORAL),
     114: Kind.JSON,
@@ -65,18 +65,6 @@ TYPE_NAMES = sa.text("""
     SELECT t.oid, format_type(t.oid, NULL) AS type
     FROM unnest(CAST(:oids AS oid[])) AS t(oid)
 """)
-
-
-@dataclass(frozen=True, slots=True)
-class Relation:
-    """A table, view, materialised or foreign table that this role may read."""
-
-    schema: str
-    name: str
-    columns: tuple[Column, ...]
-    key: tuple[str, ...]
-    description: str | None
-    estimated_rows: int | None
 
 
 async def relations(connection: AsyncConnection, schemas: Sequence[str]) -> list[Relation]:

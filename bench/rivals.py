@@ -1,0 +1,119 @@
+"""Other people's servers, as they come: data7, Datasette, and the tutorial's application."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy.engine import make_url
+
+from bench.environment import Unavailable, installed
+from bench.service_under_test import Bench
+from tests.waiting import wait_until
+
+START_SECONDS = 180  # data7 runs each query once before it listens
+
+DATA7_SETTINGS = """
+global:
+  datasets_root_url: "/d"
+  db_pool_check: true
+  db_pool_recycle: 3600
+  db_pool_size: 5
+  db_pool_max_overflow: 10
+  chunk_size: 5000
+  schema_sniffer_size: 1000
+  default_dtype_backend: pyarrow
+  profiler_interval: 0.001
+  profiler_async_mode: enabled
+production:
+  execution_environment: production
+  debug: false
+  sentry_dsn: null
+  profiling: false
+"""
+DATA7_DATASETS = """
+production:
+  datasets:
+    - basename: flights3
+      query: "SELECT * FROM flights3"
+"""
+
+
+@contextmanager
+def data7(bench: Bench) -> Iterator[str]:
+    """data7 with its own defaults, over psycopg: the address of its folder of datasets."""
+    home = bench.folder / "data7"
+    program = installed(bench.folder, "data7") / "data7"
+    url = make_url(bench.url).set(drivername="postgresql+psycopg")
+    secret = f'production:\n  DATABASE_URL: "{url.render_as_string(hide_password=False)}"\n'
+    (home / "settings.yaml").write_text(DATA7_SETTINGS)
+    (home / "data7.yaml").write_text(DATA7_DATASETS)
+    (home / ".secrets.yaml").write_text(secret)
+    port = _free_port()
+    arguments = ["run", "--host", "127.0.0.1", "--port", str(port), "--log-level", "warning"]
+    with _started([program, *arguments], port, home, {"ENV_FOR_DYNACONF": "production"}):
+        yield f"http://127.0.0.1:{port}/d"
+
+
+@contextmanager
+def datasette(bench: Bench, file: Path) -> Iterator[str]:
+    """Datasette over ``file``, opened as immutable, with pages as large as serves it best."""
+    home = bench.folder / "datasette"
+    program = installed(bench.folder, "datasette") / "datasette"
+    port = _free_port()
+    arguments = ["serve", "--immutable", str(file.absolute()), "--port", str(port)]
+    for name, value in (
+        ("max_returned_rows", "10000"),
+        ("max_csv_mb", "0"),
+        ("sql_time_limit_ms", "60000"),
+    ):
+        arguments += ["--setting", name, value]
+    with _started([program, *arguments], port, home, {}):
+        yield f"http://127.0.0.1:{port}/{file.stem}"
+
+
+@contextmanager
+def tutorial(bench: Bench) -> Iterator[str]:
+    """``bench.tutorial`` over the same PostgreSQL."""
+    port = _free_port()
+    home = bench.folder / "tutorial"
+    home.mkdir(exist_ok=True)
+    arguments = [sys.executable, "-m", "bench.tutorial", bench.url, str(port)]
+    with _started(arguments, port, home, {"PYTHONPATH": str(Path.cwd())}):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def _started(
+    arguments: Sequence[str | Path], port: int, home: Path, variables: Mapping[str, str]
+) -> Iterator[None]:
+    log = home / "log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            arguments, cwd=home, env={**os.environ, **variables}, stdout=out, stderr=out
+        )
+
+    def listens() -> bool:
+        if process.poll() is not None:
+            raise Unavailable(f"it ended at once, see {log}")
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    try:
+        wait_until(listens, within=START_SECONDS, what=f"{home.name} listens")
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,67 @@
+"""What a lane is: a way for rows to leave a source as text. Lanes differ in speed only."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from service.databases.source import Snapshot
+from service.slots import Slots
+
+Sink = Callable[[bytes], Coroutine[Any, Any, None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A lane that is open: ``carry`` sends every row's text into a sink and gives their number.
+
+    ``snapshot`` is None for rows that come from no database.
+    """
+
+    snapshot: Snapshot | None
+    carry: Callable[[Sink], Awaitable[int]]
+
+
+class Lane(Protocol):
+    """``slots`` bound how many exports of its source run at once."""
+
+    name: str
+    query_sha256: str
+
+    @property
+    def slots(self) -> Slots: ...
+
+    def reading(
+        self, *, max_seconds: float, lock_seconds: float, texts: Sequence[str] = ()
+    ) -> AbstractAsyncContextManager[Reading]:
+        """Take what it needs; ``texts`` are values of further statements in the same snapshot."""
+        ...
+
+
+class Unread:
+    """A lane whose snapshot is opened, and whose rows nobody asks for."""
+
+    query_sha256 = ""
+
+    def __init__(self, lane: Lane) -> None:
+        self._lane = lane
+        self.name = lane.name
+
+    @property
+    def slots(self) -> Slots:
+        return self._lane.slots
+
+    @asynccontextmanager
+    async def reading(
+        self, *, max_seconds: float, lock_seconds: float, texts: Sequence[str] = ()
+    ) -> AsyncIterator[Reading]:
+        async with self._lane.reading(
+            max_seconds=max_seconds, lock_seconds=lock_seconds, texts=texts
+        ) as reading:
+            yield Reading(reading.snapshot, _nothing)
+
+
+async def _nothing(_: Sink) -> int:
+    return 0

@@ -1,0 +1,78 @@
+"""The rows lane: SQLAlchemy streams rows, a batch encoder makes them text. For every database."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import sqlalchemy as sa
+
+from service.databases.source import Snapshot, Source
+from service.databases.stopping import stoppable
+from service.export.batch import Encode
+from service.export.lane import Reading, Sink
+from service.query import RowsQuery
+from service.slots import Slots
+from service.texts import text_values
+
+FIRST_ROWS, MOST_ROWS = 50, 2000
+BATCH_BYTES = 128 * 1024  # of text: encoding it takes the event loop some milliseconds
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """A SELECT, and what makes a batch of its rows the text of the format."""
+
+    statement: sa.Select[Any]
+    encode: Encode
+
+
+class RowsLane:
+    """One export through a cursor, in batches of about the same size in bytes.
+
+    ``name`` tells who encodes: "rows" is Python, "lines" the database, which then gives whole
+    lines.
+    """
+
+    def __init__(self, source: Source, query: RowsQuery, projection: Projection, name: str) -> None:
+        self.name = name
+        self.source = source
+        self.query = query
+        self.query_sha256 = ""
+        self._projection = projection
+        self.texts = tuple(text_values(projection.statement))
+
+    @property
+    def slots(self) -> Slots:
+        return self.source.slots
+
+    @asynccontextmanager
+    async def reading(
+        self, *, max_seconds: float, lock_seconds: float, texts: Sequence[str] = ()
+    ) -> AsyncIterator[Reading]:
+        async with self.source.snapshot(
+            texts=tuple(dict.fromkeys((*self.texts, *texts))),
+            query=self.query,
+            max_seconds=max_seconds,
+            lock_seconds=lock_seconds,
+        ) as snapshot:
+            yield Reading(snapshot, partial(self.run, snapshot))
+
+    async def run(self, snapshot: Snapshot, sink: Sink) -> int:
+        """Carry every row into ``sink`` and give their number."""
+        statement, encode = self._projection.statement, self._projection.encode
+        self.query_sha256 = hashlib.sha256(snapshot.text(statement).encode()).hexdigest()
+        rows, size = 0, FIRST_ROWS
+        async with snapshot.stream(statement) as result:
+            # Not partitions(), whose batches all have one number of rows: memory is bounded in
+            # bytes, whether rows are short or hold a megabyte each.
+            while batch := await stoppable(snapshot, result.fetchmany(size)):
+                data = encode(batch)
+                await sink(data)
+                rows += len(batch)
+                size = max(1, min(MOST_ROWS, 2 * size, BATCH_BYTES * len(batch) // len(data)))
+        return rows

@@ -1,0 +1,65 @@
+"""What an export carries reads back into PostgreSQL as it was, whatever the types."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import asyncpg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from service.export.encode import Rows
+from tests.column_types import BUILT_IN, SETUP, ColumnType
+from tests.optional_types import OPTIONAL
+from tests.postgres import run_sql
+from tests.typed_exports import LANES, Workshop, workshop
+from tests.typed_tables import TypedTable, create, from_csv, from_ndjson, tables
+
+EXAMPLES = 2_000 if os.environ.get("TAILRACE_FAULTS") == "full" else 40
+
+
+@pytest.fixture(scope="module")
+def shop(module_database_url: str) -> Iterator[Workshop]:
+    run_sql(module_database_url, SETUP)
+    with workshop(module_database_url) as found:
+        yield found
+
+
+SETTINGS = settings(
+    max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+
+
+async def there_and_back(shop: Workshop, table: TypedTable) -> None:
+    await create(shop.connection, table)
+    csv = await shop.exported("given", Rows.CSV)
+    assert await from_csv(shop.connection, csv) == []
+    ndjson = await shop.exported("given", Rows.NDJSON)
+    assert await from_ndjson(shop.connection, table, ndjson) == []
+
+
+@SETTINGS
+@given(table=tables(BUILT_IN))
+def test_every_type_comes_back(shop: Workshop, table: TypedTable) -> None:
+    shop.run(there_and_back(shop, table))
+
+
+@pytest.fixture(scope="module", params=sorted(OPTIONAL))
+def optional(request: pytest.FixtureRequest, shop: Workshop) -> tuple[ColumnType, ...]:
+    """The types of an extension, or of a feature, where the server has it."""
+    found = OPTIONAL[request.param]
+    try:
+        shop.run(shop.connection.execute(found.setup))
+    except asyncpg.PostgresError as error:
+        pytest.skip(f"this server has no {request.param}: {error}")
+    return found.types
+
+
+@settings(SETTINGS, max_examples=max(EXAMPLES // 5, 5))
+@given(data=st.data())
+def test_every_type_of_an_extension_comes_back(
+    shop: Workshop, optional: tuple[ColumnType, ...], data: st.DataObject
+) -> None:
+    shop.run(there_and_back(shop, data.draw(tables(optional))))

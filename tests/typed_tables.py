@@ -1,0 +1,120 @@
+"""Tables of any column types with any values, and what comes back of their exports."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import asyncpg
+from hypothesis import strategies as st
+
+from tests.column_types import ColumnType
+
+COPY_ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", "\r": r"\r", "\t": r"\t"})
+Row = tuple[str | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TypedTable:
+    """Columns with their names, and rows of texts that their input functions take."""
+
+    names: tuple[str, ...]
+    types: tuple[ColumnType, ...]
+    rows: tuple[Row, ...]
+
+    @property
+    def definition(self) -> str:
+        columns = [
+            f"{identifier(name)} {found.spelled}"
+            for name, found in zip(self.names, self.types, strict=True)
+        ]
+        return ", ".join(["id int PRIMARY KEY", *columns])
+
+
+def identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _fits(name: str) -> bool:
+    return 0 < len(name.encode()) <= 63 and name != "id"
+
+
+NAMES = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=8
+).filter(_fits)
+
+
+@st.composite
+def tables(draw: st.DrawFn, types: Sequence[ColumnType], most: int = 6) -> TypedTable:
+    """Up to ``most`` columns of ``types`` and as many rows, NULLs among them."""
+    chosen = tuple(draw(st.lists(st.sampled_from(types), min_size=1, max_size=most)))
+    names = draw(st.lists(NAMES, min_size=len(chosen), max_size=len(chosen), unique=True))
+    cells = [st.none() | found.values for found in chosen]
+    return TypedTable(tuple(names), chosen, tuple(draw(st.lists(st.tuples(*cells), max_size=most))))
+
+
+async def create(connection: asyncpg.Connection, table: TypedTable, name: str = "given") -> None:
+    """Make ``table``; each value goes through its type's input function."""
+    await connection.execute(f"DROP TABLE IF EXISTS {name}; CREATE TABLE {name} ({table.definition})")
+    lines = ("\t".join([str(number), *map(_cell, row)]) for number, row in enumerate(table.rows))
+    file = io.BytesIO("".join(f"{line}\n" for line in lines).encode())
+    await connection.copy_to_table(name, source=file, format="text")
+
+
+def _cell(text: str | None) -> str:
+    return r"\N" if text is None else text.translate(COPY_ESCAPES)
+
+
+async def load(connection: asyncpg.Connection, name: str, file: bytes) -> None:
+    """COPY a CSV file with a header into a table, as a user of PostgreSQL would."""
+    await connection.copy_to_table(name, source=io.BytesIO(file), format="csv", header=True)
+
+
+async def changed(connection: asyncpg.Connection, given: str = "given") -> list[asyncpg.Record]:
+    """The rows of ``given`` that are not the same in ``back``, byte for byte."""
+    return await connection.fetch(f"""
+        SELECT ROW({given}.*)::text AS given, ROW(back.*)::text AS back
+        FROM {given} FULL JOIN back USING (id)
+        WHERE NOT record_image_eq(ROW({given}.*), ROW(back.*))
+    """)
+
+
+async def from_csv(connection: asyncpg.Connection, file: bytes) -> list[asyncpg.Record]:
+    """What differs after COPY has read ``file`` into a table like the one given."""
+    await connection.execute("DROP TABLE IF EXISTS back; CREATE TABLE back (LIKE given)")
+    await load(connection, "back", file)
+    return await changed(connection)
+
+
+async def from_ndjson(
+    connection: asyncpg.Connection, table: TypedTable, file: bytes
+) -> list[asyncpg.Record]:
+    """What differs, other than what JSON is known to lose, after PostgreSQL has read ``file``."""
+    lines = [line.decode() for line in file.split(b"\n")[:-1]]
+    await connection.execute("DROP TABLE IF EXISTS back, kept; CREATE TABLE back (LIKE given)")
+    await connection.execute("CREATE TABLE kept (LIKE given)")
+    values = [
+        found.kept.format(value=identifier(name))
+        for name, found in zip(table.names, table.types, strict=True)
+    ]
+    await connection.execute(f"INSERT INTO kept SELECT {', '.join(['id', *values])} FROM given")
+    members = [_member(name, found) for name, found in zip(table.names, table.types, strict=True)]
+    await connection.execute(
+        f"""
+        INSERT INTO back SELECT {", ".join(["(filled).id", *members])}
+        FROM (SELECT line, json_populate_record(NULL::given, line::json) AS filled
+              FROM unnest($1::text[]) AS lines (line)) AS read
+        """,
+        lines,
+    )
+    return await changed(connection, "kept")
+
+
+def _member(name: str, found: ColumnType) -> str:
+    if not found.from_json:
+        return f"(filled).{identifier(name)}"
+    literal = name.replace("'", "''")
+    value = f"(line::json -> '{literal}')"
+    came = found.from_json.format(value=value)
+    return f"CASE WHEN json_typeof({value}) <> 'null' THEN {came} END"
