@@ -39,8 +39,8 @@ production:
 DATA7_DATASETS = """
 production:
   datasets:
-    - basename: flights3
-      query: "SELECT * FROM flights3"
+    - basename: flights
+      query: "SELECT * FROM flights"
 """
 
 

@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 from bench.service_under_test import Bench
-from bench.tables import FLIGHTS, FLIGHTS_COLUMNS
+from bench.tables import FLIGHTS3, FLIGHTS_COLUMNS
 
 TEXTS = frozenset({"carrier", "tailnum", "origin", "dest", "time_hour"})
 NULL = r"\N"
@@ -34,7 +34,7 @@ def _load(bench: Bench, connection: sqlite3.Connection) -> None:
     marks = ", ".join("?" * (len(names) + 1))
     connection.executemany(f"INSERT INTO flights3 VALUES ({marks})", _records(bench))
     connection.commit()
-    assert connection.execute("SELECT count(*) FROM flights3").fetchone() == (FLIGHTS,)
+    assert connection.execute("SELECT count(*) FROM flights3").fetchone() == (FLIGHTS3,)
 
 
 def _records(bench: Bench) -> Iterator[list[str | None]]:

@@ -67,6 +67,9 @@ class ColumnType:
     from_json: str = ""
     kept: str = "{value}"
 
+    def __repr__(self) -> str:
+        return self.spelled
+
 
 def _fixed(*texts: str) -> Texts:
     return st.sampled_from(texts)

@@ -29,9 +29,7 @@ def _with_arrays(spelled: str, texts: Texts) -> tuple[ColumnType, ColumnType]:
 
 
 WORDS = characters(6)
-PAIRS = st.builds(
-    "{}=>{}".format, WORDS.map(quoted), WORDS.map(quoted) | st.just("NULL")
-)
+PAIRS = st.builds("{}=>{}".format, WORDS.map(quoted), WORDS.map(quoted) | st.just("NULL"))
 HSTORES = st.lists(PAIRS, max_size=3).map(",".join)
 # An empty object has no keys to gather.
 OBJECT_AS_HSTORE = """
@@ -57,7 +55,7 @@ SHAPES = st.sampled_from(
 GEOMETRIES = st.builds(str.format, SHAPES, PLACES, PLACES, PLACES)
 EARTHLY = st.builds("POINT({} {})".format, st.integers(-180, 180), st.integers(-90, 90))
 ELEMENTS = st.sampled_from(
-    ["<a/>", '<a b="1">\n&lt;</a>', "only text", "<a/><b/>", "", "<!-- , \" -->", "<é/>"]
+    ["<a/>", '<a b="1">\n&lt;</a>', "only text", "<a/><b/>", "", '<!-- , " -->', "<é/>"]
 )
 
 OPTIONAL: Mapping[str, Optional] = {
@@ -71,7 +69,7 @@ OPTIONAL: Mapping[str, Optional] = {
         *_with_arrays("ltxtquery", st.just("a & !b@*")),
     ),
     "cube": _extension("cube", ColumnType("cube", st.builds("({},{}),({},{})".format, *[NEAR] * 4))),
-    "seg": _extension("seg", ColumnType("seg", st.sampled_from(["1.50", "~1 .. 2.5", "<3", "1(+-)2"]))),
+    "seg": _extension("seg", ColumnType("seg", st.sampled_from(["1.50", "1.5 .. 2.50", "<3", "1(+-)2"]))),
     "isn": _extension("isn", ColumnType("isbn", st.just("978-0-393-04002-9"))),
     "vector": _extension(
         "vector",

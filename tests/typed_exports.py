@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -16,7 +16,7 @@ from tests.exporting import carried, catalog_of, open_source
 from tests.postgres import libpq_url
 
 Result = TypeVar("Result")
-LANES = ("copy",)
+LANES = ("auto", "rows")
 # What an export pins, so that whoever reads sees the same texts.
 SESSION = {
     "DateStyle": "ISO, MDY",
@@ -31,22 +31,33 @@ SESSION = {
 
 @dataclass(frozen=True, slots=True)
 class Workshop:
-    """``connection`` makes tables and looks at them; ``source`` is what exports read."""
+    """``connection`` makes tables and looks at them; each of ``sources`` exports another way."""
 
     runner: asyncio.Runner
     connection: asyncpg.Connection
-    source: PostgresSource
+    sources: tuple[PostgresSource, ...]
 
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
         return self.runner.run(work)
 
     async def exported(
-        self, name: str, rows: Rows, *parameters: tuple[str, str], order: str = "id"
+        self,
+        name: str,
+        rows: Rows,
+        *parameters: tuple[str, str],
+        delimiter: str = ",",
+        excel: bool = False,
     ) -> bytes:
-        """The file of a table, ordered by its key; every lane gives the same."""
-        dataset = await catalog_of(self.source).dataset(name)
-        asked = (("order", order), *parameters)
-        return await carried(self.source, dataset, *asked, rows=rows)
+        """The file of a table with the key ``id``: byte for byte the same through every lane."""
+        files = []
+        for source in self.sources:
+            dataset = await catalog_of(source).dataset(name)
+            asked = (("order", "id"), *parameters)
+            files.append(
+                await carried(source, dataset, *asked, rows=rows, delimiter=delimiter, excel=excel)
+            )
+        assert all(file == files[0] for file in files), files
+        return files[0]
 
 
 @contextmanager
@@ -58,8 +69,8 @@ def workshop(url: str) -> Iterator[Workshop]:
         async def opened() -> Workshop:
             connection = await asyncpg.connect(libpq_url(url), server_settings=SESSION)
             stack.push_async_callback(connection.close)
-            source = await stack.enter_async_context(open_source(url))
-            return Workshop(runner, connection, source)
+            sources = [await stack.enter_async_context(open_source(url, 2, lane)) for lane in LANES]
+            return Workshop(runner, connection, tuple(sources))
 
         try:
             yield runner.run(opened())

@@ -40,6 +40,10 @@ def _fits(name: str) -> bool:
     return 0 < len(name.encode()) <= 63 and name != "id"
 
 
+# The members that json_populate_record reads.
+FIELDS = """
+    (SELECT json_object_agg(key, value) FROM json_each(line::json) WHERE key <> ALL($2::text[]))
+"""
 NAMES = st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=8
 ).filter(_fits)
@@ -56,7 +60,9 @@ def tables(draw: st.DrawFn, types: Sequence[ColumnType], most: int = 6) -> Typed
 
 async def create(connection: asyncpg.Connection, table: TypedTable, name: str = "given") -> None:
     """Make ``table``; each value goes through its type's input function."""
-    await connection.execute(f"DROP TABLE IF EXISTS {name}; CREATE TABLE {name} ({table.definition})")
+    await connection.execute(
+        f"DROP TABLE IF EXISTS {name}; CREATE TABLE {name} ({table.definition})"
+    )
     lines = ("\t".join([str(number), *map(_cell, row)]) for number, row in enumerate(table.rows))
     file = io.BytesIO("".join(f"{line}\n" for line in lines).encode())
     await connection.copy_to_table(name, source=file, format="text")
@@ -103,10 +109,11 @@ async def from_ndjson(
     await connection.execute(
         f"""
         INSERT INTO back SELECT {", ".join(["(filled).id", *members])}
-        FROM (SELECT line, json_populate_record(NULL::given, line::json) AS filled
+        FROM (SELECT line, json_populate_record(NULL::given, {FIELDS}) AS filled
               FROM unnest($1::text[]) AS lines (line)) AS read
         """,
         lines,
+        [name for name, found in zip(table.names, table.types, strict=True) if found.from_json],
     )
     return await changed(connection, "kept")
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from bench.memory import rss_growth
 from bench.result import Measured, Row, ratio_row, speeds
 from bench.service_under_test import Bench
-from bench.tables import FLIGHTS
+from bench.tables import FLIGHTS3
 from bench.timing import Rounds, Way, curl, first_byte
 
 CSV, NDJSON, JSON = "CSV over HTTP", "NDJSON over HTTP", "JSON over HTTP"
@@ -16,7 +16,7 @@ PSQL_CSV, PSQL_JSON = "psql COPY CSV", "psql COPY row_to_json"
 
 def direct(bench: Bench, runs: int) -> Iterator[Measured]:
     """CSV, NDJSON and JSON over HTTP against psql's COPY of the same SELECT."""
-    csv, ndjson = psql_ways(bench, "flights3", FLIGHTS)
+    csv, ndjson = psql_ways(bench, "flights3", FLIGHTS3)
     rounds = Rounds(http_way(bench, CSV, "flights3.csv"), csv, runs=runs)
     yield ratio_row(rounds, CSV, CSV, PSQL_CSV, 1.10)
     yield from speeds(rounds, [PSQL_CSV], CSV, format_="CSV", database="PostgreSQL")
@@ -56,7 +56,9 @@ def memory(bench: Bench, runs: int) -> Iterator[Measured]:
         yield Row(what, f"{grown:.1f} MiB", "idle", grown, 32)
 
 
-def http_way(bench: Bench, name: str, path: str, rows: int = FLIGHTS, *, slow: bool = False) -> Way:
+def http_way(
+    bench: Bench, name: str, path: str, rows: int = FLIGHTS3, *, slow: bool = False
+) -> Way:
     """Tailrace's rows at ``path``."""
     return Way(name, curl(bench.rows(path)), rows, slow)
 

@@ -24,7 +24,7 @@ def rows_lane(bench: Bench, runs: int) -> Iterator[Measured]:
         ways = _ours(bench, "csv")
         try:
             url = stack.enter_context(data7(bench))
-            ways.append(Way(DATA7, curl(f"{url}/flights3.csv"), FLIGHTS, slow=True))
+            ways.append(Way(DATA7, curl(f"{url}/flights.csv"), FLIGHTS, slow=True))
         except Unavailable as why:
             yield left_out(DATA7, why)
         rounds = Rounds(*ways, runs=min(runs, FEW_RUNS))
@@ -40,6 +40,6 @@ def rows_lane(bench: Bench, runs: int) -> Iterator[Measured]:
 
 def _ours(bench: Bench, suffix: str) -> list[Way]:
     return [
-        http_way(bench, COPY, f"flights3.{suffix}"),
-        http_way(bench, ROWS, f"rows.flights3.{suffix}"),
+        http_way(bench, COPY, f"flights.{suffix}", FLIGHTS),
+        http_way(bench, ROWS, f"rows.flights.{suffix}", FLIGHTS),
     ]

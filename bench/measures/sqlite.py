@@ -14,7 +14,7 @@ from bench.result import Measured, left_out, rate_row, ratio_row, speeds
 from bench.rivals import datasette
 from bench.service_under_test import Bench, serve
 from bench.sqlite_file import sqlite_flights
-from bench.tables import FLIGHTS
+from bench.tables import FLIGHTS3
 from bench.timing import FEW_RUNS, Rounds, Way, command, curl
 
 TEXT, ROWS = "Tailrace, SQLite builds the text", "Tailrace, Python encodes"
@@ -60,8 +60,8 @@ def _compared(rounds: Rounds, format_: str) -> Iterator[Measured]:
 def _ours(bench: Bench, base: str, suffix: str) -> list[Way]:
     return [
         http_way(bench, COPY, f"flights3.{suffix}"),
-        Way(TEXT, curl(f"{base}/v1/rows/file.flights3.{suffix}"), FLIGHTS),
-        Way(ROWS, curl(f"{base}/v1/rows/file_rows.flights3.{suffix}"), FLIGHTS),
+        Way(TEXT, curl(f"{base}/v1/rows/file.flights3.{suffix}"), FLIGHTS3),
+        Way(ROWS, curl(f"{base}/v1/rows/file_rows.flights3.{suffix}"), FLIGHTS3, slow=True),
     ]
 
 
@@ -71,7 +71,7 @@ def _others(bench: Bench, stack: ExitStack, file: Path) -> tuple[list[Way], list
     missing: list[Measured] = []
     if shell := shutil.which("sqlite3"):
         arguments = (shell, "-readonly", "-csv", "-header", file, "SELECT * FROM flights3")
-        ways.append(Way(SHELL, command(*arguments), FLIGHTS))
+        ways.append(Way(SHELL, command(*arguments), FLIGHTS3))
     else:
         missing.append(left_out(SHELL, "sqlite3 is not installed"))
     try:

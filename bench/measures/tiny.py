@@ -11,7 +11,7 @@ from bench.load import Load
 from bench.result import Measured, Row
 from bench.rivals import tutorial
 from bench.service_under_test import Bench, serve
-from bench.tables import FLIGHTS, own_tables
+from bench.tables import FLIGHTS3, own_tables
 from bench.timing import Rounds, Way
 from service.embedded import EmbeddedPostgres
 
@@ -42,10 +42,10 @@ def tiny(bench: Bench, runs: int) -> Iterator[Measured]:
         query = "/v1/rows/flights3.json?limit=1&id=eq."
         for connections in (1, 16):
             loads = {
-                KEPT: Load(f"{with_records}{query}", connections, keys=FLIGHTS),
-                LOST: Load(f"{without}{query}", connections, keys=FLIGHTS),
-                HEAD: Load(f"{with_records}{query}", connections, keys=FLIGHTS, method="HEAD"),
-                TUTORIAL: Load(f"{theirs}/flight?id=", connections, keys=FLIGHTS),
+                KEPT: Load(f"{with_records}{query}", connections, keys=FLIGHTS3),
+                LOST: Load(f"{without}{query}", connections, keys=FLIGHTS3),
+                HEAD: Load(f"{with_records}{query}", connections, keys=FLIGHTS3, method="HEAD"),
+                TUTORIAL: Load(f"{theirs}/flight?id=", connections, keys=FLIGHTS3),
             }
             yield from _compared(loads, connections, runs)
 

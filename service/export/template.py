@@ -19,6 +19,8 @@ class Template(TextHolder):
     would cost the event loop seconds for the widest rows.
     """
 
+    inherit_cache = False
+
     def __init__(self, sql: str, cell: Expression, **texts: str) -> None:
         super().__init__(tuple(texts.values()))
         self.sql = sql

@@ -10,6 +10,7 @@ import pytest
 
 from service.databases.postgresql.source import PostgresSource
 from service.dataset import Dataset
+from service.export.cells import TextOptions
 from service.export.copy import CopyLane
 from service.export.encode import Rows
 from service.query import parse_query
@@ -148,7 +149,7 @@ async def test_what_is_committed_after_the_snapshot_is_not_seen(
     async with open_source(url) as source:
         dataset = await dataset_of(source, copy_of_big)
         before = await carried(source, dataset)
-        lane = CopyLane(source, dataset, parse_query(dataset, []), Rows.NDJSON)
+        lane = CopyLane(source, dataset, parse_query(dataset, []), TextOptions(Rows.NDJSON))
         pieces: list[bytes] = []
 
         async def sink(data: bytes) -> None:
@@ -228,7 +229,7 @@ async def test_a_run_beside_another_one_begins_at_the_beginning(odd_url: str) ->
     async with open_source(odd_url) as source:
         dataset = await dataset_of(source, "big")
         alone = await carried(source, dataset, ("n0", "is.not_null"))
-        lane = CopyLane(source, dataset, parse_query(dataset, []), Rows.CSV)
+        lane = CopyLane(source, dataset, parse_query(dataset, []), TextOptions(Rows.CSV))
         halfway, released = asyncio.Event(), asyncio.Event()
         passed = 0
 

@@ -10,8 +10,10 @@ import pytest
 
 from service.databases.postgresql.source import PostgresSource
 from service.errors import SourceError
-from service.export.copy import SETTLE_TIMEOUT, CopyLane, Sink
+from service.export.cells import TextOptions
+from service.export.copy import SETTLE_TIMEOUT, CopyLane
 from service.export.encode import Rows
+from service.export.lane import Sink
 from service.query import parse_query
 from service.settings import DatasetSettings
 from tests.exporting import SECONDS, carried, catalog_of, open_source, records
@@ -37,7 +39,7 @@ def url(module_database_url: str) -> str:
 async def stopped(source: PostgresSource, table: str, sink: Sink, rows: Rows = Rows.CSV) -> int:
     """Run a COPY that does not come to its end; gives the process that ran it."""
     dataset = await catalog_of(source).dataset(table)
-    lane = CopyLane(source, dataset, parse_query(dataset, []), rows)
+    lane = CopyLane(source, dataset, parse_query(dataset, []), TextOptions(rows))
     pid = 0
     try:
         async with source.snapshot(

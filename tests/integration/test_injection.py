@@ -50,7 +50,11 @@ class Attacked:
     role: str
 
     async def export(
-        self, source: PostgresSource, dataset: Dataset, *pairs: tuple[str, str], rows: Rows = Rows.NDJSON
+        self,
+        source: PostgresSource,
+        dataset: Dataset,
+        *pairs: tuple[str, str],
+        rows: Rows = Rows.NDJSON,
     ) -> bytes:
         data = await carried(source, dataset, *pairs, rows=rows)
         assert self.role.encode() not in data

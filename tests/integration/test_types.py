@@ -17,7 +17,9 @@ from tests.postgres import run_sql
 from tests.typed_exports import LANES, Workshop, workshop
 from tests.typed_tables import TypedTable, create, from_csv, from_ndjson, tables
 
-EXAMPLES = 2_000 if os.environ.get("TAILRACE_FAULTS") == "full" else 40
+FULL = os.environ.get("TAILRACE_FAULTS") == "full"
+EXAMPLES = 2_000 if FULL else 40
+SECONDS = 3_600 if FULL else 120
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +35,16 @@ SETTINGS = settings(
 
 
 async def there_and_back(shop: Workshop, table: TypedTable) -> None:
+    """Each export is also compared between the lanes."""
     await create(shop.connection, table)
     csv = await shop.exported("given", Rows.CSV)
     assert await from_csv(shop.connection, csv) == []
+    await shop.exported("given", Rows.CSV, excel=True, delimiter=";")
     ndjson = await shop.exported("given", Rows.NDJSON)
     assert await from_ndjson(shop.connection, table, ndjson) == []
 
 
+@pytest.mark.timeout(SECONDS)
 @SETTINGS
 @given(table=tables(BUILT_IN))
 def test_every_type_comes_back(shop: Workshop, table: TypedTable) -> None:
@@ -57,6 +62,7 @@ def optional(request: pytest.FixtureRequest, shop: Workshop) -> tuple[ColumnType
     return found.types
 
 
+@pytest.mark.timeout(SECONDS)
 @settings(SETTINGS, max_examples=max(EXAMPLES // 5, 5))
 @given(data=st.data())
 def test_every_type_of_an_extension_comes_back(

@@ -185,7 +185,7 @@ table = "t"
 title = 5                       #! datasets."d.csv".title: should be a valid string
 ---
 [sources.other]
-lane = "x"                      #! sources.other.lane: should be 'auto' or 'copy'
+lane = "x"                      #! sources.other.lane: should be 'auto', 'copy' or 'rows'
 [datasets.d]                    #! datasets.d.source: there is no such source
 table = "t"
 [datasets.e]

@@ -194,3 +194,28 @@ def test_every_format_is_entered_under_its_own_name_and_frames_no_rows(name: str
     frame = chosen.frame(FrameOptions(("a",)))
     empty = {"csv": b"a\n", "ndjson": b"", "json": b"[]\n"}
     assert (passed(frame, b"", []), frame.rows) == (empty[name], 0)
+
+
+EXCEL = FrameOptions(LABELS, excel=True)
+
+
+@given(TABLES, CUTS)
+def test_a_spreadsheets_records_end_in_crlf_outside_of_quotes_alone(
+    rows: list[list[str | None]], cuts: Cuts
+) -> None:
+    machine, excel = copied(rows), b""
+    for row in rows:
+        excel += copied([row])[:-1] + b"\r\n"
+    frame = CsvFrame(EXCEL)
+    assert passed(frame, machine, cuts) == b"\xef\xbb\xbfid,name\r\n" + excel
+    assert frame.rows == len(rows)
+
+
+def test_a_spreadsheets_labels_are_no_formulas() -> None:
+    labels = ("=1+1", "@x", "-1", "plain", "\uff1d1")
+    frame = CsvFrame(FrameOptions(labels, excel=True))
+    assert frame.finish().decode("utf-8-sig") == "'=1+1,'@x,'-1,plain,'\uff1d1\r\n"
+
+
+def test_without_a_header_a_spreadsheet_still_gets_its_mark() -> None:
+    assert CsvFrame(FrameOptions(LABELS, header=False, excel=True)).finish() == b"\xef\xbb\xbf"

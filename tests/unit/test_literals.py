@@ -11,10 +11,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from service.column import Column, Kind
+from service.databases.postgresql.projection import project
 from service.dataset import ConfiguredQuery
+from service.export.cells import TextOptions
 from service.export.encode import Rows
 from service.export.literals import UnsafeLiteral, checked, read_literal, render
-from service.export.projection import project
 from service.query import build_select, parse_query
 from service.texts import bound, text_values
 from tests.datasets import HOSTILE, HOSTILE_NAMES, ID, NAME, dataset
@@ -291,7 +292,7 @@ def lane_text(value: str, label: str, rows: Rows) -> str:
     filters = [(name, f"eq.{value}") for name in HOSTILE_NAMES if name != "select"]
     pairs = [("select", f'"{alias}":name,{chosen}'), *filters]
     query = parse_query(ATTACKED, pairs)
-    return blanked(project(build_select(ATTACKED, query), query, rows))
+    return blanked(project(build_select(ATTACKED, query), query, TextOptions(rows)))
 
 
 def blanked(statement: sa.Select[tuple[object, ...]]) -> str:
@@ -324,4 +325,4 @@ def test_an_export_differs_from_another_in_its_literals_only(
 def test_no_kind_of_column_brings_text_that_was_not_checked(kind: Kind) -> None:
     found = dataset(Column("a", kind.value, kind), Column("b", kind.value, kind, nullable=False))
     query = parse_query(found, [])
-    assert "'" not in blanked(project(build_select(found, query), query, Rows.NDJSON))
+    assert "'" not in blanked(project(build_select(found, query), query, TextOptions(Rows.NDJSON)))

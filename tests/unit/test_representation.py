@@ -163,6 +163,12 @@ def parsed(name: str, *pairs: tuple[str, str], accepted: str = "") -> Representa
         ("json", [("profile", "machine")], "", Representation(JSON, chunk_size=65536)),
         (
             "csv",
+            [("profile", "excel")],
+            "",
+            Representation(CSV, profile="excel", chunk_size=65536),
+        ),
+        (
+            "csv",
             [("chunk_size", str(MAX_CHUNK_SIZE))],
             "",
             Representation(CSV, chunk_size=MAX_CHUNK_SIZE),
@@ -182,7 +188,8 @@ def test_parameters(
         ("csv", "compression", "", "invalid_parameter"),
         ("csv", "compression", "GZIP", "invalid_parameter"),
         ("csv", "profile", "word", "invalid_parameter"),
-        ("csv", "profile", "excel", "unsupported"),
+        ("json", "profile", "excel", "invalid_parameter"),
+        ("ndjson", "profile", "excel", "invalid_parameter"),
         ("csv", "delimiter", "", "invalid_parameter"),
         ("csv", "delimiter", ";;", "invalid_parameter"),
         ("csv", "delimiter", '"', "invalid_parameter"),

@@ -238,6 +238,7 @@ def test_the_defaults() -> None:
         "root_path": "",
         "allow_anonymous": False,
         "processes": 1,
+        "secret": None,
     }
     assert settings.log.model_dump() == {"level": "info", "format": "json"}
     source, dataset = SourceSettings(), DatasetSettings(table="t")

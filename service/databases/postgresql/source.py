@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -91,7 +90,7 @@ class PostgresSnapshot:
     async def estimate(self, statement: sa.Select[Any]) -> int | None:
         text = ESTIMATE + self.text(statement)
         with blaming(self.query, text, self.literals):
-            plan = json.loads(await self.driver.fetchval(text))
+            plan = await self.driver.fetchval(text)  # SQLAlchemy made the driver read JSON
         return int(plan[0]["Plan"]["Plan Rows"])
 
     @asynccontextmanager

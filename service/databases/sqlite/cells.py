@@ -45,7 +45,7 @@ FLAG = (
     "THEN CASE {{cell}} WHEN 1 THEN 'true' ELSE 'false' END ELSE {otherwise} END"
 )
 DOCUMENT = (
-    "CASE WHEN typeof({{cell}}) = 'text' AND json_valid({{cell}}) "
+    "CASE WHEN typeof({{cell}}) = 'text' AND json_valid({{cell}}) AND NOT instr({{cell}}, char(0)) "
     "THEN replace(replace({{cell}}, char(10), ' '), char(13), ' ') ELSE {otherwise} END"
 )
 GUARDED = (
@@ -68,6 +68,8 @@ def cell(column: Column, value: Expression, options: TextOptions) -> Cell:
 
 class Line(TextHolder):
     """A row as one text in the format of ``options``."""
+
+    inherit_cache = False
 
     def __init__(
         self, query: RowsQuery, values: tuple[Expression, ...], options: TextOptions

@@ -1,0 +1,119 @@
+"""The text of Python's own values, for rows that come from no database. Pure.
+
+It is what PostgreSQL makes of the same values: see ``docs/formats.md``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from datetime import date, datetime, time
+from decimal import Decimal
+from json.encoder import encode_basestring
+from types import NoneType
+from typing import Any
+from uuid import UUID
+
+INFINITIES = {math.inf: "Infinity", -math.inf: "-Infinity"}
+ToText = Callable[[Any], str]
+
+
+def csv_text(value: object) -> str | None:
+    """The cell before quoting; None is NULL.
+
+    Takes None, bool, int, float, Decimal, str, bytes, datetime, date, time, UUID, and dict, list
+    and tuple as JSON. Raises TypeError for anything else.
+    """
+    if value is None or type(value) is str:
+        return value
+    return _maker(CSV_TEXTS, type(value))(value)
+
+
+def json_text(value: object) -> str:
+    """JSON text (RFC 8259) without line feeds; takes what ``csv_text`` takes.
+
+    What JSON has no number for (NaN, the infinities) is a string. Keys of a dict are str.
+    """
+    return _maker(JSON_TEXTS, type(value))(value)
+
+
+def _maker(texts: Mapping[type, ToText], kind: type) -> ToText:
+    found = texts.get(kind)
+    if found is not None:
+        return found
+    for parent in kind.__mro__:
+        if parent in texts:
+            return texts[parent]
+    raise TypeError(f"A cell cannot be a {kind.__name__}.")
+
+
+def _boolean(value: bool) -> str:  # noqa: FBT001 - the value itself
+    return "true" if value else "false"
+
+
+def _real(value: float) -> str:
+    # Not repr(): subclasses, such as numpy's, spell themselves otherwise.
+    return "NaN" if math.isnan(value) else INFINITIES.get(value) or float.__repr__(value)
+
+
+def _decimal(value: Decimal) -> str:
+    return str(value) if value.is_finite() or value.is_infinite() else "NaN"
+
+
+def _raw(value: bytes) -> str:
+    return "\\x" + bytes(value).hex()
+
+
+def _moment(value: datetime) -> str:
+    return value.isoformat(" ")
+
+
+def _day_or_time(value: date | time) -> str:
+    return value.isoformat()
+
+
+def _finite(value: float | Decimal, text: ToText) -> str:
+    return text(value) if math.isfinite(value) else f'"{text(value)}"'
+
+
+def _array(value: list[Any] | tuple[Any, ...]) -> str:
+    return "[" + ",".join(map(json_text, value)) + "]"
+
+
+def _object(value: dict[str, Any]) -> str:
+    members = (f"{encode_basestring(name)}:{json_text(cell)}" for name, cell in value.items())
+    return "{" + ",".join(members) + "}"
+
+
+# A subclass is looked up by its parents, the nearest first: datetime is a date, bool an int.
+CSV_TEXTS: dict[type, ToText] = {
+    str: str,
+    bool: _boolean,
+    int: int.__repr__,
+    float: _real,
+    Decimal: _decimal,
+    bytes: _raw,
+    bytearray: _raw,
+    memoryview: _raw,
+    datetime: _moment,
+    date: _day_or_time,
+    time: _day_or_time,
+    UUID: str,
+    dict: _object,
+    list: _array,
+    tuple: _array,
+}
+JSON_TEXTS: dict[type, ToText] = {
+    **CSV_TEXTS,
+    NoneType: lambda _: "null",
+    str: encode_basestring,
+    float: lambda value: _finite(value, _real),
+    Decimal: lambda value: _finite(value, _decimal),
+    bytes: lambda value: encode_basestring(_raw(value)),
+    bytearray: lambda value: encode_basestring(_raw(value)),
+    memoryview: lambda value: encode_basestring(_raw(value)),
+    datetime: lambda value: f'"{value.isoformat()}"',
+    date: lambda value: f'"{value.isoformat()}"',
+    time: lambda value: f'"{value.isoformat()}"',
+    UUID: lambda value: f'"{value}"',
+}
