@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from service.errors import InvalidParameter, NotAcceptable
+from service.errors import NotAcceptable
 from service.export.chunk import MAX_CHUNK_SIZE, MIN_CHUNK_SIZE
 from service.export.compress import COMPRESSIONS
 from service.export.encode import FORMATS, Format
+from service.scanner import mistake
 
 PROFILES = ("machine", "excel")
 EXCEL_ROWS = 1_048_575  # what a sheet holds below its header (Excel specifications and limits)
@@ -18,6 +19,8 @@ PARAMETERS = frozenset({"compression", "profile", "delimiter", "header", "end", 
 DELIMITERS = frozenset(",;|\t:~^ !#$%&*+-/<=>?@_`.")
 ALIASES = {"application/jsonl": "ndjson", "application/ndjson": "ndjson"}
 UNSAFE = re.compile(r'[\x00-\x1f\x7f"\\/:*?<>|%]+')
+DIGITS = re.compile(r"[0-9]*")
+MOST_DIGITS = len(str(MAX_CHUNK_SIZE))
 MAX_FILENAME = 200  # bytes; file systems take 255, and browsers put " (1)" behind
 KEPT_SUFFIX = 20  # characters
 
@@ -83,16 +86,16 @@ def parse_representation(
     accept_encoding: str = "",
     chunk_size: int,
 ) -> Representation:
-    """Read our own parameters; raises InvalidParameter or Unsupported naming the one."""
+    """Read our own parameters; raises InvalidParameter naming the one and the character."""
     given: dict[str, str] = {}
     for name, text in parameters:
         if name in given:
-            raise InvalidParameter(name, f"{name} is given more than once.")
+            raise mistake(name, "is given more than once, again", 1)
         given[name] = text
     compression = _one_of(given, "compression", ("none", *COMPRESSIONS))
     profile = _one_of(given, "profile", PROFILES)
     if profile == "excel" and chosen.name != "csv":
-        raise InvalidParameter("profile", f"profile: excel is for csv; this is {chosen.name}.")
+        raise mistake("profile", f"excel is for csv, and this is {chosen.name},", 1)
     _only_for(given, chosen, {"delimiter": "csv", "header": "csv", "end": "ndjson"})
     return Representation(
         format=chosen,
@@ -150,28 +153,26 @@ def _quality(offered: Format, ranges: list[tuple[str, float]]) -> float:
 def _one_of(given: dict[str, str], name: str, offered: tuple[str, ...]) -> str:
     value = given.get(name, offered[0])
     if value not in offered:
-        raise InvalidParameter(name, f"{name}: {value!r} is not one of {', '.join(offered)}.")
+        raise mistake(name, f"{value!r} is not one of {', '.join(offered)},", 1)
     return value
 
 
 def _only_for(given: dict[str, str], chosen: Format, owners: dict[str, str]) -> None:
     for name, owner in owners.items():
         if name in given and chosen.name != owner:
-            raise InvalidParameter(name, f"{name} is for {owner}; this is {chosen.name}.")
+            raise mistake(name, f"this is for {owner}, and asked is {chosen.name},", 1)
 
 
 def _switch(given: dict[str, str], name: str, default: str) -> bool:
     value = given.get(name, default)
     if value not in ("0", "1"):
-        raise InvalidParameter(name, f"{name}: {value!r} is neither 0 nor 1.")
+        raise mistake(name, f"{value!r} is neither 0 nor 1,", 1)
     return value == "1"
 
 
 def _delimiter(text: str) -> str:
     if text not in DELIMITERS:
-        raise InvalidParameter(
-            "delimiter", f"delimiter: {text!r} is not one of tab, space and {_shown()}."
-        )
+        raise mistake("delimiter", f"{text!r} is not one of tab, space and {_shown()}", 1)
     return text
 
 
@@ -182,10 +183,11 @@ def _shown() -> str:
 def _chunk_size(text: str | None, default: int) -> int:
     if text is None:
         return default
-    if not (text.isascii() and text.isdigit() and len(text) < 10):  # noqa: PLR2004 - 10 digits are over
-        raise InvalidParameter("chunk_size", f"chunk_size: {text!r} is not a number of bytes.")
-    if not MIN_CHUNK_SIZE <= int(text) <= MAX_CHUNK_SIZE:
-        raise InvalidParameter(
-            "chunk_size", f"chunk_size: {text} is not from {MIN_CHUNK_SIZE} to {MAX_CHUNK_SIZE}."
-        )
+    digits = DIGITS.match(text)
+    length = digits.end() if digits else 0
+    if not length or length < len(text):
+        raise mistake("chunk_size", f"{text!r} is not a number of bytes,", length + 1)
+    # A longer text is over the limit, and int() would be quadratic.
+    if len(text) > MOST_DIGITS or not MIN_CHUNK_SIZE <= int(text) <= MAX_CHUNK_SIZE:
+        raise mistake("chunk_size", f"{text} is not from {MIN_CHUNK_SIZE} to {MAX_CHUNK_SIZE},", 1)
     return int(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from tests.column_types import ColumnType
 
 COPY_ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", "\r": r"\r", "\t": r"\t"})
+NUMBER = itertools.count(1)
 Row = tuple[str | None, ...]
 
 
@@ -58,14 +60,19 @@ def tables(draw: st.DrawFn, types: Sequence[ColumnType], most: int = 6) -> Typed
     return TypedTable(tuple(names), chosen, tuple(draw(st.lists(st.tuples(*cells), max_size=most))))
 
 
-async def create(connection: asyncpg.Connection, table: TypedTable, name: str = "given") -> None:
-    """Make ``table``; each value goes through its type's input function."""
-    await connection.execute(
-        f"DROP TABLE IF EXISTS {name}; CREATE TABLE {name} ({table.definition})"
-    )
-    lines = ("\t".join([str(number), *map(_cell, row)]) for number, row in enumerate(table.rows))
+async def create(connection: asyncpg.Connection, table: TypedTable) -> str:
+    """Make ``table`` in place of the one before; each value goes through its type's input.
+
+    It gives the table's name, a new one each time.
+    """
+    number = next(NUMBER)
+    name = f"given{number}"
+    await connection.execute(f"DROP TABLE IF EXISTS given{number - 1}")
+    await connection.execute(f"CREATE TABLE {name} ({table.definition})")
+    lines = ("\t".join([str(key), *map(_cell, row)]) for key, row in enumerate(table.rows))
     file = io.BytesIO("".join(f"{line}\n" for line in lines).encode())
     await connection.copy_to_table(name, source=file, format="text")
+    return name
 
 
 def _cell(text: str | None) -> str:
@@ -77,45 +84,46 @@ async def load(connection: asyncpg.Connection, name: str, file: bytes) -> None:
     await connection.copy_to_table(name, source=io.BytesIO(file), format="csv", header=True)
 
 
-async def changed(connection: asyncpg.Connection, given: str = "given") -> list[asyncpg.Record]:
-    """The rows of ``given`` that are not the same in ``back``, byte for byte."""
-    return await connection.fetch(f"""
-        SELECT ROW({given}.*)::text AS given, ROW(back.*)::text AS back
-        FROM {given} FULL JOIN back USING (id)
-        WHERE NOT record_image_eq(ROW({given}.*), ROW(back.*))
-    """)
-
-
-async def from_csv(connection: asyncpg.Connection, file: bytes) -> list[asyncpg.Record]:
-    """What differs after COPY has read ``file`` into a table like the one given."""
-    await connection.execute("DROP TABLE IF EXISTS back; CREATE TABLE back (LIKE given)")
+async def from_csv(connection: asyncpg.Connection, name: str, file: bytes) -> list[asyncpg.Record]:
+    """What differs after COPY has read ``file`` into a table like ``name``."""
+    await _empty(connection, "back", name)
     await load(connection, "back", file)
-    return await changed(connection)
+    return await _changed(connection, name)
 
 
 async def from_ndjson(
-    connection: asyncpg.Connection, table: TypedTable, file: bytes
+    connection: asyncpg.Connection, name: str, table: TypedTable, file: bytes
 ) -> list[asyncpg.Record]:
     """What differs, other than what JSON is known to lose, after PostgreSQL has read ``file``."""
-    lines = [line.decode() for line in file.split(b"\n")[:-1]]
-    await connection.execute("DROP TABLE IF EXISTS back, kept; CREATE TABLE back (LIKE given)")
-    await connection.execute("CREATE TABLE kept (LIKE given)")
-    values = [
-        found.kept.format(value=identifier(name))
-        for name, found in zip(table.names, table.types, strict=True)
-    ]
-    await connection.execute(f"INSERT INTO kept SELECT {', '.join(['id', *values])} FROM given")
-    members = [_member(name, found) for name, found in zip(table.names, table.types, strict=True)]
+    await _empty(connection, "kept", name)
+    await _empty(connection, "back", name)
+    columns = list(zip(table.names, table.types, strict=True))
+    kept = [found.kept.format(value=identifier(column)) for column, found in columns]
+    await connection.execute(f"INSERT INTO kept SELECT {', '.join(['id', *kept])} FROM {name}")
+    members = ", ".join(["(filled).id", *(_member(column, found) for column, found in columns)])
     await connection.execute(
         f"""
-        INSERT INTO back SELECT {", ".join(["(filled).id", *members])}
-        FROM (SELECT line, json_populate_record(NULL::given, {FIELDS}) AS filled
+        INSERT INTO back SELECT {members}
+        FROM (SELECT line, json_populate_record(NULL::back, {FIELDS}) AS filled
               FROM unnest($1::text[]) AS lines (line)) AS read
         """,
-        lines,
-        [name for name, found in zip(table.names, table.types, strict=True) if found.from_json],
+        [line.decode() for line in file.split(b"\n")[:-1]],
+        [column for column, found in columns if found.from_json],
     )
-    return await changed(connection, "kept")
+    return await _changed(connection, "kept")
+
+
+async def _empty(connection: asyncpg.Connection, name: str, like: str) -> None:
+    await connection.execute(f"DROP TABLE IF EXISTS {name}; CREATE TABLE {name} (LIKE {like})")
+
+
+async def _changed(connection: asyncpg.Connection, name: str) -> list[asyncpg.Record]:
+    """The rows of ``name`` that are not the same in ``back``, byte for byte."""
+    return await connection.fetch(f"""
+        SELECT ROW({name}.*)::text AS given, ROW(back.*)::text AS back
+        FROM {name} FULL JOIN back USING (id)
+        WHERE NOT record_image_eq(ROW({name}.*), ROW(back.*))
+    """)
 
 
 def _member(name: str, found: ColumnType) -> str:

@@ -51,6 +51,12 @@ ROWS_PARAMETERS: list[dict[str, Any]] = [
     ),
     _parameter("delimiter", "CSV: the character between cells.", TEXT, ";"),
     _parameter("header", "CSV: whether the first line names the columns.", SWITCH, "1"),
+    _parameter(
+        "profile",
+        "CSV: `excel` is for spreadsheets (byte order mark, CRLF, no formulas, 1,048,575 rows).",
+        {"type": "string", "enum": ["machine", "excel"]},
+        "excel",
+    ),
     _parameter("end", "NDJSON: a last line with rows and digest proves the end.", SWITCH, "1"),
     _parameter(
         "chunk_size",
@@ -65,6 +71,17 @@ ROWS_PARAMETERS: list[dict[str, Any]] = [
         "description": "The format, where the path has no suffix.",
         "schema": TEXT,
         "example": "text/csv",
+    },
+    {
+        "name": "Prefer",
+        "in": "header",
+        "required": False,
+        "description": (
+            "`count=exact` or `count=estimated` (the planner's guess): `X-Total-Count`, "
+            "`X-Total-Count-Kind` and `Content-Range` tell how many rows the filters let through."
+        ),
+        "schema": TEXT,
+        "example": "count=exact",
     },
 ]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from functools import partial
 from typing import Any
-from urllib.parse import parse_qsl
 
 import uuid_utils.compat as uuid_utils
 from fastapi import Request
@@ -14,10 +13,10 @@ from starlette.responses import Response
 from service.api.addresses import base_of
 from service.api.datasets import readable_dataset
 from service.api.openapi import ROWS_PARAMETERS, ROWS_RESPONSES
+from service.api.query_string import query_parameters
 from service.api.router import Router
 from service.database import utcnow
 from service.dataset import Dataset
-from service.errors import InvalidParameter
 from service.export.assembly import Asked, assemble
 from service.export.compress import COMPRESSIONS
 from service.export.encode import FORMATS
@@ -112,17 +111,6 @@ def split_suffix(path: str) -> tuple[str, str | None]:
     """``flights.csv`` → the dataset and its format; the suffix wins over Accept."""
     name, dot, suffix = path.rpartition(".")
     return (name, suffix) if dot and suffix in FORMATS else (path, None)
-
-
-def query_parameters(request: Request) -> list[tuple[str, str]]:
-    """The query string as pairs, percent-decoded once; what is not UTF-8 is refused."""
-    text = request.scope["query_string"].decode("ascii", "replace")
-    try:
-        return parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=1000)
-    except UnicodeDecodeError as error:
-        raise InvalidParameter("query", "The query string is not UTF-8.") from error
-    except ValueError as error:
-        raise InvalidParameter("query", f"The query string cannot be read: {error}.") from error
 
 
 def stream_headers(

@@ -8,7 +8,6 @@ from service.cursor import Cursors
 from service.database import utcnow
 from service.databases.source import Source
 from service.dataset import Dataset
-from service.errors import InvalidParameter
 from service.export.cells import TextOptions
 from service.export.compress import COMPRESSIONS
 from service.export.encode import FrameOptions
@@ -19,6 +18,7 @@ from service.export.survey import Survey
 from service.preferences import Count
 from service.query import RowsQuery
 from service.representation import EXCEL_ROWS, Representation
+from service.scanner import mistake
 from service.settings import LimitSettings
 
 
@@ -36,14 +36,10 @@ class Asked:
 
     def __post_init__(self) -> None:
         if self.representation.end and END_MEMBER in self.query.labels:
-            raise InvalidParameter(
-                "end", f"end: a column is called {END_MEMBER} itself; rename it."
-            )
+            raise mistake("end", f"a column is called {END_MEMBER} itself; rename it;", 1)
         limit = self.query.limit
         if self.representation.excel and limit is not None and limit > EXCEL_ROWS:
-            raise InvalidParameter(
-                "limit", f"limit: the profile excel holds {EXCEL_ROWS} rows at most."
-            )
+            raise mistake("limit", f"the profile excel holds {EXCEL_ROWS} rows at most;", 1)
 
 
 def assemble(

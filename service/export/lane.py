@@ -17,11 +17,20 @@ Sink = Callable[[bytes], Coroutine[Any, Any, None]]
 class Reading:
     """A lane that is open: ``carry`` sends every row's text into a sink and gives their number.
 
-    ``snapshot`` is None for rows that come from no database.
+    ``snapshot`` is None for rows that come from no database; those that can be let go of in the
+    middle bring ``let_go``.
     """
 
     snapshot: Snapshot | None
     carry: Callable[[Sink], Awaitable[int]]
+    let_go: Callable[[], None] | None = None
+
+    def abort(self) -> None:
+        """Wait no longer for what does not stop."""
+        if self.let_go is not None:
+            self.let_go()
+        elif self.snapshot is not None:
+            self.snapshot.abort()
 
 
 class Lane(Protocol):

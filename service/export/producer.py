@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 import time
 
-from service.databases.source import Snapshot
 from service.errors import DeadlineExceeded, StreamBroken
-from service.export.lane import Lane
+from service.export.lane import Lane, Reading
 from service.export.pipe import Pipe
 from service.export.receipt import SnapshotMark
 from service.export.survey import Survey
@@ -40,7 +39,7 @@ class Producer:
         self._max_seconds = max_seconds
         self._lock_seconds = lock_seconds
         self._name = name
-        self._snapshot: Snapshot | None = None
+        self._reading: Reading | None = None
         self._task: asyncio.Task[None] | None = None
         self._started = self._ended = 0.0
 
@@ -60,14 +59,14 @@ class Producer:
         """Stop the query if it runs and wait until its connection is back in the pool.
 
         After ``within`` seconds the connection is dropped instead, and the server's own check
-        of the connection ends the query.
+        of the connection ends the query. The slot is free when the task has ended.
         """
         if self._task is None:
             return
         self._task.cancel()
         done, _ = await asyncio.wait({self._task}, timeout=within)
-        if not done and self._snapshot is not None:
-            self._snapshot.abort()
+        if not done and self._reading is not None:
+            self._reading.abort()
 
     @property
     def seconds_held(self) -> float:
@@ -85,7 +84,7 @@ class Producer:
             failure = error
         finally:
             self._ended = time.monotonic()
-            self._snapshot = None
+            self._reading = None
             self._pipe.end(failure)
             self._surveyed.set()
 
@@ -104,7 +103,7 @@ class Producer:
             lock_seconds=self._lock_seconds,
             texts=self._survey.texts if self._survey else (),
         ) as reading:
-            self._snapshot = snapshot = reading.snapshot
+            self._reading, snapshot = reading, reading.snapshot
             self.mark = snapshot.mark if snapshot else None
             if snapshot and self._survey:
                 await self._survey.before(snapshot)

@@ -72,8 +72,9 @@ def _day_or_time(value: date | time) -> str:
     return value.isoformat()
 
 
-def _finite(value: float | Decimal, text: ToText) -> str:
-    return text(value) if math.isfinite(value) else f'"{text(value)}"'
+def _number_or_string(text: str) -> str:
+    # NaN and the infinities are the only ones that end in a letter.
+    return f'"{text}"' if text[-1].isalpha() else text
 
 
 def _array(value: list[Any] | tuple[Any, ...]) -> str:
@@ -87,7 +88,7 @@ def _object(value: dict[str, Any]) -> str:
 
 # A subclass is looked up by its parents, the nearest first: datetime is a date, bool an int.
 CSV_TEXTS: dict[type, ToText] = {
-    str: str,
+    str: str.__str__,  # not str(), which spells an enum's member otherwise
     bool: _boolean,
     int: int.__repr__,
     float: _real,
@@ -107,8 +108,8 @@ JSON_TEXTS: dict[type, ToText] = {
     **CSV_TEXTS,
     NoneType: lambda _: "null",
     str: encode_basestring,
-    float: lambda value: _finite(value, _real),
-    Decimal: lambda value: _finite(value, _decimal),
+    float: lambda value: _number_or_string(_real(value)),
+    Decimal: lambda value: _number_or_string(_decimal(value)),
     bytes: lambda value: encode_basestring(_raw(value)),
     bytearray: lambda value: encode_basestring(_raw(value)),
     memoryview: lambda value: encode_basestring(_raw(value)),

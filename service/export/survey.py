@@ -10,9 +10,9 @@ import sqlalchemy as sa
 from service.cursor import Cursor, Cursors
 from service.databases.source import Snapshot
 from service.dataset import Dataset
-from service.errors import InvalidParameter
 from service.preferences import Count, Total
 from service.query import RowsQuery, build_last, build_select
+from service.scanner import mistake
 from service.texts import text_values
 
 
@@ -57,10 +57,8 @@ class Survey:
         if self._most is not None:
             rows = await _counted(snapshot, self._sent.limit(self._most + 1))
             if rows > self._most:
-                raise InvalidParameter(
-                    "profile",
-                    f"profile: excel holds {self._most} rows and there are more; set limit.",
-                )
+                message = f"excel holds {self._most} rows and there are more; set limit;"
+                raise mistake("profile", message, 1)
         if self._count is not None:
             self.total = await self._totalled(snapshot, self._count)
 

@@ -36,12 +36,12 @@ SETTINGS = settings(
 
 async def there_and_back(shop: Workshop, table: TypedTable) -> None:
     """Each export is also compared between the lanes."""
-    await create(shop.connection, table)
-    csv = await shop.exported("given", Rows.CSV)
-    assert await from_csv(shop.connection, csv) == []
-    await shop.exported("given", Rows.CSV, excel=True, delimiter=";")
-    ndjson = await shop.exported("given", Rows.NDJSON)
-    assert await from_ndjson(shop.connection, table, ndjson) == []
+    name = await create(shop.connection, table)
+    csv = await shop.exported(name, Rows.CSV)
+    assert await from_csv(shop.connection, name, csv) == []
+    await shop.exported(name, Rows.CSV, excel=True, delimiter=";")
+    ndjson = await shop.exported(name, Rows.NDJSON)
+    assert await from_ndjson(shop.connection, name, table, ndjson) == []
 
 
 @pytest.mark.timeout(SECONDS)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql import ClauseElement
+from sqlalchemy.sql.compiler import SQLCompiler
 
-from service.column import Column
+from service.column import Column, Kind
 from service.dialect import Clause, Expression, Scalar
 from service.texts import TextList, bound
 
@@ -56,7 +60,31 @@ class PostgresDialect:
         return sa.case((expression.is_distinct_from(sa.null()), text))
 
     def cursor_bound(self, column: Column, value: Scalar) -> Expression:
-        return self.value(column, str(value))
+        # An untyped literal beside a composite type is no value of it, and beside regclass an
+        # oid. The type is the database's own spelling; of bit it may lack the length, and a cast
+        # would cut to one.
+        text = self.value(column, str(value))
+        if column.kind is not Kind.OTHER or column.type.startswith("bit"):
+            return text
+        return Typed(text, column.type)
+
+
+class Typed(sa.ColumnElement[Any]):
+    """A text as a value of a type that only the database knows."""
+
+    inherit_cache = False
+
+    def __init__(self, text: Expression, type_name: str) -> None:
+        self.text = text
+        self.type_name = type_name
+
+    def get_children(self, **_: Any) -> Iterable[ClauseElement]:
+        return (self.text,)
+
+
+@compiles(Typed)
+def _typed(element: Typed, compiler: SQLCompiler, **options: Any) -> str:
+    return f"CAST({compiler.process(element.text, **options)} AS {element.type_name})"
 
 
 POSTGRESQL = PostgresDialect()
