@@ -12,6 +12,7 @@ from service.schema import migrate
 
 TIMES = 3  # flights is taken three times
 FLIGHTS, FLIGHTS3 = 336_776, 1_010_328
+FLIGHT_BYTES = 85  # of CSV, at least; JSON has more
 WIDE, WIDE_COLUMNS = 20_000, 200
 LONG = 100  # rows with a cell of a million characters
 

@@ -69,9 +69,26 @@ def command(*arguments: str | Path) -> Run:
     return run
 
 
-def curl(url: str) -> Run:
-    """A download that is thrown away; a stream without its proper end fails."""
-    return command("curl", "-sS", "-f", "-o", "/dev/null", url)
+def repeated(run: Run, times: int) -> Run:
+    """``run`` several times as one, where a single one is too short to be told from noise."""
+    return lambda: sum(run() for _ in range(times))
+
+
+def curl(url: str, *, least: int = 1) -> Run:
+    """A download that is thrown away; one that breaks, or is shorter than ``least`` bytes, fails.
+
+    Not every service breaks a stream that went wrong: some write the error and end it well.
+    """
+    ask = ["curl", "-sS", "-f", "-o", "/dev/null", "-w", "%{size_download}", url]
+
+    def run() -> float:
+        started = time.perf_counter()
+        done = subprocess.run(ask, check=True, stdout=subprocess.PIPE)
+        seconds = time.perf_counter() - started
+        assert int(done.stdout) >= least, f"{url} gave {done.stdout.decode()} bytes only"
+        return seconds
+
+    return run
 
 
 def first_byte(url: str, runs: int) -> float:

@@ -18,8 +18,9 @@ The code map; a request flows downward::
     catalog, reflection      which datasets there are
     database, embedded       engines and snapshots; the PostgreSQL that Tailrace brings itself
     observe                  what happens, told once: log and metrics
-    query, filters, scanner, texts
+    query, selection, filters, logic, ordering, cursor, keyset
                              the read grammar → a SELECT (pure)
+    names, scanner, texts    its column names, its characters, its values in SQL (pure)
     representation           format negotiation (pure)
     dataset, access, errors  the nouns that everything speaks of
     configuration, settings, values, toml_lines

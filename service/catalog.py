@@ -215,6 +215,7 @@ async def _from_sql(
         key=_key(settings.key or (), allowed, required=True),
         title=settings.title,
         description=settings.description,
+        computed=True,
     )
 
 
@@ -235,6 +236,7 @@ def _dataset(name: str, source: Source, relation: Relation, settings: DatasetSet
         title=settings.title,
         description=settings.description or relation.description,
         estimated_rows=relation.estimated_rows,
+        computed=relation.computed,
     )
 
 

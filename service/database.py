@@ -67,7 +67,7 @@ UNAVAILABLE = (
     "55P03",
 )  # SQLSTATE prefixes; PostgreSQL's manual, appendix A
 # The dataset is not what it was when it was looked at: a table, a column or a type is gone.
-CHANGED = frozenset({"42P01", "42703", "42704", "3F000"})
+CHANGED = frozenset({"42P01", "42703", "42704", "3F000", "42S02", "42S22"})
 QUERY_CANCELED, TRANSACTION_TIMEOUT = "57014", "25P04"
 
 

@@ -39,6 +39,7 @@ class Dataset:
 
     ``relation`` is what a SELECT reads from, ``dialect`` how its database compares; ``key`` the columns that make an order total,
     empty when there are none; ``estimated_rows`` the planner's figure, None when unknown.
+    ``computed`` is true of what is no table: its columns may be expressions.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Dataset:
     description: str | None = None
     estimated_rows: int | None = None
     owner: str | None = None
+    computed: bool = False
 
     def column(self, name: str) -> Column | None:
         """The column of that name, or None."""

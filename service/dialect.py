@@ -18,7 +18,8 @@ class Dialect(Protocol):
     """What differs between databases in comparisons and orders.
 
     Values are the texts of the request, checked already where their column's kind has a rule.
-    A method raises Unsupported, without a parameter, for what the database cannot do.
+    A method raises Unsupported, without a parameter, for what the database cannot do, and
+    InvalidParameter for a text that is no value of its column.
     """
 
     name: str

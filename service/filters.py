@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from service.column import Column, Kind
 from service.dataset import Dataset
 from service.dialect import Clause, Dialect, Expression
-from service.errors import Unsupported
+from service.errors import InvalidParameter, Unsupported
 from service.scanner import Scanner, Word, mistake
 
 Operand = tuple[str, ...]
@@ -76,15 +76,17 @@ class Condition:
     def clause(self, dataset: Dataset) -> Clause:
         """The condition as SQL over the dataset's reflected column.
 
-        Raises Unsupported where the dataset's database has nothing for it.
+        Raises Unsupported where the dataset's database has nothing for it, and InvalidParameter
+        for a text that is no value of the column.
         """
         make, expression = OPERATORS[self.operator].clause, dataset.expression(self.column)
         try:
             made = make(dataset.dialect, self.column, expression, self.operand)
-        except Unsupported as error:
-            message = error.detail.removesuffix(".")
+        except InvalidParameter as error:
+            message, kind = error.detail.removesuffix("."), type(error)
             place = self.place
-            raise mistake(place.parameter, message, place.operator, kind=Unsupported) from error
+            at = place.operator if kind is Unsupported else place.values[0]
+            raise mistake(place.parameter, message, at, kind=kind) from error
         return sa.not_(made) if self.negated else made
 
 

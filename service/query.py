@@ -87,7 +87,7 @@ def parse_query(
         if name not in OWN:
             where.append(filters.read(name, text))
         elif name in own:
-            raise mistake(name, "is given more than once, again", 1)
+            raise mistake(name, "this is given more than once, again", 1)
         else:
             own[name] = text
     select = parse_select(names, own.get("select", "*"))

@@ -25,6 +25,7 @@ URL_PARAMETERS = frozenset(
     | {"ssl", "sslmode", "target_session_attrs", "krbsrvname", "gsslib"}
     | {"prepared_statement_cache_size"}
 )
+MYSQL_PARAMETERS = frozenset({"unix_socket", "ssl", "ssl_ca", "ssl_cert", "ssl_key"})
 LONGEST = 100 * 365 * 86_400.0  # seconds; now plus this has to be a date still
 LONGEST_TRANSACTION = 2_147_483.0  # seconds; transaction_timeout is an int4 of milliseconds
 
@@ -142,7 +143,28 @@ def sqlite_url(text: str) -> str:
     return f"sqlite+aiosqlite:///file:{path}?mode=ro&uri=true"
 
 
-READERS: Mapping[str, Callable[[str], str]] = {"sqlite": sqlite_url}
+def mysql_url(text: str) -> str:
+    """``text`` for SQLAlchemy with aiomysql, for MariaDB and MySQL alike; otherwise a ValueError."""
+    try:
+        url = make_url(text.strip())
+    except (ArgumentError, ValueError):
+        url = URL.create("unreadable", host="@")
+    if "@" in f"{url.host}{url.database}":
+        raise ValueError("is not a URL; in a user or a password, '@' is written %40, '/' %2F")
+    if url.drivername.lower().partition("+")[2] not in ("", "aiomysql"):
+        raise ValueError("names another driver: MariaDB and MySQL are served through aiomysql only")
+    if unknown := sorted(set(url.query) - MYSQL_PARAMETERS):
+        raise ValueError(f"has parameters that are not known: {', '.join(unknown)}")
+    if not url.database:
+        raise ValueError("names no database")
+    return url.set(drivername="mysql+aiomysql").render_as_string(hide_password=False)
+
+
+READERS: Mapping[str, Callable[[str], str]] = {
+    "mariadb": mysql_url,
+    "mysql": mysql_url,
+    "sqlite": sqlite_url,
+}
 FILE = "file:"
 
 
@@ -151,8 +173,11 @@ def masked_url(url: str) -> str:
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
         return f"sqlite:///{unquote((parsed.database or '').removeprefix(FILE))}"
-    address = {name: parsed.query[name] for name in ("host", "port") if name in parsed.query}
-    return parsed.set(drivername="postgresql", query=address).render_as_string(hide_password=True)
+    places = ("host", "port", "unix_socket")
+    address = {name: parsed.query[name] for name in places if name in parsed.query}
+    return parsed.set(drivername=parsed.get_backend_name(), query=address).render_as_string(
+        hide_password=True
+    )
 
 
 def default_data_dir(environ: Mapping[str, str]) -> Path:
@@ -232,7 +257,8 @@ SourceUrl = Annotated[
     Annotated[str, AfterValidator(source_url)] | None,
     Field(repr=False),
     Expected(
-        "a URL such as 'postgresql://user:password@host:5432/database' or 'sqlite:////path/to/file'"
+        "a URL such as 'postgresql://user:password@host:5432/database', "
+        "'mariadb://user:password@host:3306/database' or 'sqlite:////path/to/file'"
     ),
 ]
 Table = Annotated[

@@ -43,17 +43,17 @@ SETUP = r"""
 LABELS = ("calm", 'it\'s "wild", really', " ", "a\\b", "two\nlines", "{}()")
 # to_json knows no lower bounds, so that an array comes back from it with the usual ones.
 UNSHIFTED = r"nullif(regexp_replace(format('%s', {value}), '^(\[-?\d+:-?\d+\])+=', ''), '')::"
-# Raw line breaks inside json have become spaces; JSON's null and SQL's are the same.
-ON_ONE_LINE = r"""
-    CASE WHEN json_typeof({value}) <> 'null' THEN translate({value}::text, E'\n\r', '  ')::json END
-"""
-JSON_ARRAY_ON_ONE_LINE = r"""
-    ARRAY(SELECT translate(element::text, E'\n\r', '  ')::json FROM unnest({value}) AS e(element))
-"""
-NOT_NULL = "CASE WHEN jsonb_typeof({value}) <> 'null' THEN {value} END"
+# Raw line breaks inside json have become spaces, and blanks around it belong to the line.
+ON_ONE_LINE = r"btrim(translate({value}::text, E'\n\r', '  '), E' \t')::json"
+JSON_ARRAY_ON_ONE_LINE = (
+    f"ARRAY(SELECT {ON_ONE_LINE.format(value='element')} FROM unnest({{value}}) AS e(element))"
+)
+# JSON's null and SQL's NULL are the same then.
+JSON_KEPT = f"CASE WHEN json_typeof({{value}}) <> 'null' THEN {ON_ONE_LINE} END"
+JSONB_KEPT = "CASE WHEN jsonb_typeof({value}) <> 'null' THEN {value} END"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class ColumnType:
     """One type: ``values`` are texts that its input function takes.
 
@@ -217,8 +217,8 @@ JSON_ARRAYS = st.lists(ELEMENTS.map(values.quoted), max_size=3).map(
     lambda cells: f"{{{','.join(cells)}}}"
 )
 JSON_AND_VECTORS = (
-    ColumnType("json", JSON_VALUES, from_json="{value}", kept=ON_ONE_LINE),
-    ColumnType("jsonb", JSON_VALUES, kept=NOT_NULL),
+    ColumnType("json", JSON_VALUES, from_json="{value}", kept=JSON_KEPT),
+    ColumnType("jsonb", JSON_VALUES, kept=JSONB_KEPT),
     ColumnType(
         "json[]",
         JSON_ARRAYS,

@@ -16,7 +16,7 @@ CHARACTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 
 @st.composite
 def json_texts(draw: st.DrawFn) -> str:
-    """A JSON text that PostgreSQL's functions read: no ``\\u0000``, no lone surrogate."""
+    """A JSON text that PostgreSQL's functions read: no escaped NUL, no lone surrogate."""
     inner = st.recursive(_scalars(), _holders, max_leaves=5)
     return draw(BLANK) + draw(inner) + draw(BLANK)
 

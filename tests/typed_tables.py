@@ -55,7 +55,9 @@ NAMES = st.text(
 def tables(draw: st.DrawFn, types: Sequence[ColumnType], most: int = 6) -> TypedTable:
     """Up to ``most`` columns of ``types`` and as many rows, NULLs among them."""
     chosen = tuple(draw(st.lists(st.sampled_from(types), min_size=1, max_size=most)))
-    names = draw(st.lists(NAMES, min_size=len(chosen), max_size=len(chosen), unique=True))
+    names = draw(
+        st.lists(NAMES, min_size=len(chosen), max_size=len(chosen), unique_by=str.casefold)
+    )
     cells = [st.none() | found.values for found in chosen]
     return TypedTable(tuple(names), chosen, tuple(draw(st.lists(st.tuples(*cells), max_size=most))))
 
@@ -67,7 +69,7 @@ async def create(connection: asyncpg.Connection, table: TypedTable) -> str:
     """
     number = next(NUMBER)
     name = f"given{number}"
-    await connection.execute(f"DROP TABLE IF EXISTS given{number - 1}")
+    await connection.execute(f"DROP TABLE IF EXISTS given{number - 1}, given{number - 1}_texts")
     await connection.execute(f"CREATE TABLE {name} ({table.definition})")
     lines = ("\t".join([str(key), *map(_cell, row)]) for key, row in enumerate(table.rows))
     file = io.BytesIO("".join(f"{line}\n" for line in lines).encode())
@@ -82,6 +84,25 @@ def _cell(text: str | None) -> str:
 async def load(connection: asyncpg.Connection, name: str, file: bytes) -> None:
     """COPY a CSV file with a header into a table, as a user of PostgreSQL would."""
     await connection.copy_to_table(name, source=io.BytesIO(file), format="csv", header=True)
+
+
+async def texts(connection: asyncpg.Connection, name: str, table: TypedTable) -> str:
+    """Make a table of the texts that PostgreSQL prints for those of ``name``; its name."""
+    shown = [
+        f"{_text(identifier(column), found.spelled)} AS {identifier(column)}"
+        for column, found in zip(table.names, table.types, strict=True)
+    ]
+    await connection.execute(
+        f"CREATE TABLE {name}_texts AS SELECT {', '.join(['id::text', *shown])} FROM {name}"
+    )
+    return f"{name}_texts"
+
+
+def _text(value: str, spelled: str) -> str:
+    if spelled in {"boolean", "yes"}:
+        return f"{value}::text"
+    # A cast is not always what the output function prints, and IS NOT NULL asks the members.
+    return f"CASE WHEN {value} IS DISTINCT FROM NULL THEN format('%s', {value}) END"
 
 
 async def from_csv(connection: asyncpg.Connection, name: str, file: bytes) -> list[asyncpg.Record]:

@@ -10,7 +10,7 @@ from bench.measures.copy_lane import http_way
 from bench.result import Measured, left_out, rate_row, speeds
 from bench.rivals import data7, tutorial
 from bench.service_under_test import Bench
-from bench.tables import FLIGHTS
+from bench.tables import FLIGHT_BYTES, FLIGHTS
 from bench.timing import FEW_RUNS, Rounds, Way, curl
 
 COPY, ROWS = "Tailrace, COPY lane", "Tailrace, rows lane"
@@ -24,7 +24,14 @@ def rows_lane(bench: Bench, runs: int) -> Iterator[Measured]:
         ways = _ours(bench, "csv")
         try:
             url = stack.enter_context(data7(bench))
-            ways.append(Way(DATA7, curl(f"{url}/flights.csv"), FLIGHTS, slow=True))
+            ways.append(
+                Way(
+                    DATA7,
+                    curl(f"{url}/flights.csv", least=FLIGHTS * FLIGHT_BYTES),
+                    FLIGHTS,
+                    slow=True,
+                )
+            )
         except Unavailable as why:
             yield left_out(DATA7, why)
         rounds = Rounds(*ways, runs=min(runs, FEW_RUNS))
@@ -32,7 +39,12 @@ def rows_lane(bench: Bench, runs: int) -> Iterator[Measured]:
             yield rate_row(rounds, "CSV, rows lane", ROWS, DATA7, 3)
     yield from speeds(rounds, rounds.ways, COPY, format_="CSV", database="PostgreSQL")
     with tutorial(bench) as url:
-        slow = Way(TUTORIAL, curl(f"{url}/flights.ndjson?rows={FEW}"), FEW, slow=True)
+        slow = Way(
+            TUTORIAL,
+            curl(f"{url}/flights.ndjson?rows={FEW}", least=FEW * FLIGHT_BYTES),
+            FEW,
+            slow=True,
+        )
         rounds = Rounds(*_ours(bench, "ndjson"), slow, runs=min(runs, FEW_RUNS))
     yield rate_row(rounds, "NDJSON, rows lane", ROWS, TUTORIAL)
     yield from speeds(rounds, rounds.ways, COPY, format_="NDJSON", database="PostgreSQL")

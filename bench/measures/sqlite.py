@@ -14,7 +14,7 @@ from bench.result import Measured, left_out, rate_row, ratio_row, speeds
 from bench.rivals import datasette
 from bench.service_under_test import Bench, serve
 from bench.sqlite_file import sqlite_flights
-from bench.tables import FLIGHTS3
+from bench.tables import FLIGHT_BYTES, FLIGHTS3
 from bench.timing import FEW_RUNS, Rounds, Way, command, curl
 
 TEXT, ROWS = "Tailrace, SQLite builds the text", "Tailrace, Python encodes"
@@ -77,7 +77,7 @@ def _others(bench: Bench, stack: ExitStack, file: Path) -> tuple[list[Way], list
     try:
         url = stack.enter_context(datasette(bench, file))
         asked = f"{url}/flights3.csv?_stream=on&id__lte={FEW}"
-        ways.append(Way(DATASETTE, curl(asked), FEW, slow=True))
+        ways.append(Way(DATASETTE, curl(asked, least=FEW * FLIGHT_BYTES), FEW, slow=True))
     except Unavailable as why:
         missing.append(left_out(DATASETTE, why))
     return ways, missing

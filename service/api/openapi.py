@@ -32,7 +32,8 @@ ROWS_PARAMETERS: list[dict[str, Any]] = [
         "required": False,
         "description": (
             "`column=operator.value`, any number of them, joined by AND. Operators: "
-            "`eq neq gt gte lt lte`, `in.(a,b)`, `is.null|not_null|true|false|unknown`; "
+            "`eq neq gt gte lt lte isdistinct`, `like ilike` (`*` is any text), `match imatch` "
+            "(regular expressions), `in.(a,b)`, `is.null|not_null|true|false|unknown`; "
             "`not.` in front negates."
         ),
         "schema": {"type": "object", "additionalProperties": {"type": "string"}},
@@ -40,7 +41,21 @@ ROWS_PARAMETERS: list[dict[str, Any]] = [
         "explode": True,
         "example": {"id": "lte.100"},
     },
+    _parameter(
+        "or",
+        "Conditions of which one must hold, `column.operator.value` or nested `and(…)`, `or(…)`; "
+        "`and=(…)`, `not.and=(…)` and `not.or=(…)` likewise.",
+        TEXT,
+        "(id.lte.10,and(id.gte.90,id.lt.100))",
+    ),
     _parameter("order", "`column[.asc|.desc][.nullsfirst|.nullslast]`, …", TEXT, "id.desc"),
+    _parameter(
+        "after",
+        "A cursor, `next_cursor` of a receipt or of an `_end` line: the rows behind it, with the "
+        "same filters and order.",
+        TEXT,
+        "WyJzY29yZXMi…",
+    ),
     _parameter("limit", "Rows at most.", {"type": "integer", "minimum": 0}, 5),
     _parameter("offset", "Rows to skip.", {"type": "integer", "minimum": 0}, 0),
     _parameter(

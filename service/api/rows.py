@@ -135,7 +135,7 @@ def stream_headers(
 
 def _total(dataset: Dataset, query: RowsQuery) -> dict[str, Any]:
     """How many rows are to be expected, where anything is known of that."""
-    if dataset.estimated_rows is None or query.where or query.offset:
+    if dataset.estimated_rows is None or query.where or query.offset or query.after:
         return {}
     rows = dataset.estimated_rows
     return {

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from sqlalchemy.engine import make_url
 
+from service.databases.mysql.source import MysqlSource
 from service.databases.postgresql.source import PostgresSource
 from service.databases.source import Source
 from service.databases.sqlite.source import SqliteSource
 
-SOURCES: dict[str, type[PostgresSource | SqliteSource]] = {
+SOURCES: dict[str, type[MysqlSource | PostgresSource | SqliteSource]] = {
+    "mysql": MysqlSource,
     "postgresql": PostgresSource,
     "sqlite": SqliteSource,
 }

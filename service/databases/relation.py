@@ -9,7 +9,11 @@ from service.column import Column
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """A table or view that may be read; ``key`` is its primary key, in order."""
+    """A table or view that may be read; ``key`` is its primary key, in order.
+
+    ``computed``: its columns may be expressions, which a query that names one twice may compute
+    twice.
+    """
 
     schema: str
     name: str
@@ -17,3 +21,4 @@ class Relation:
     key: tuple[str, ...]
     description: str | None
     estimated_rows: int | None
+    computed: bool = False

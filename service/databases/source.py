@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncResult, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from service.column import Column
 from service.databases.relation import Relation
@@ -24,6 +24,14 @@ from service.query import RowsQuery
 from service.slots import Slots
 
 POOL_TIMEOUT = 5.0  # seconds
+
+
+class Rows(Protocol):
+    """What a running SELECT gives, as much at once as it is asked for."""
+
+    async def fetchmany(self, size: int, /) -> Sequence[Sequence[Any]]:
+        """The next rows, ``size`` at most; empty at the end."""
+        ...
 
 
 class Snapshot(Protocol):
@@ -44,7 +52,7 @@ class Snapshot(Protocol):
         """The planner's guess at the rows of ``statement``; None where it has none."""
         ...
 
-    def stream(self, statement: sa.Select[Any]) -> AbstractAsyncContextManager[AsyncResult[Any]]:
+    def stream(self, statement: sa.Select[Any]) -> AbstractAsyncContextManager[Rows]:
         """The rows of ``statement``, fetched as they are asked for."""
         ...
 

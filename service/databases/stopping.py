@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 from service.errors import TailraceError
 
 SETTLE_TIMEOUT = 1.0  # seconds
+STOP_INTERVAL = 0.1  # seconds
 
 Result = TypeVar("Result")
 
@@ -36,8 +37,10 @@ async def stoppable(running: Stoppable, call: Awaitable[Result]) -> Result:
 async def _stopped(running: Stoppable, calling: asyncio.Future[Any]) -> None:
     try:
         async with asyncio.timeout(SETTLE_TIMEOUT):
-            await running.stop()
-            await asyncio.wait({calling})
+            # Once is not enough: a call that waits for its thread has no statement yet.
+            while not calling.done():
+                await running.stop()
+                await asyncio.wait({calling}, timeout=STOP_INTERVAL)
     except (TimeoutError, TailraceError):
         running.abort()
     if calling.done() and not calling.cancelled():

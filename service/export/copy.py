@@ -19,9 +19,9 @@ from service.errors import SourceError, TailraceError
 from service.export.cells import TextOptions
 from service.export.encode import Rows
 from service.export.lane import Reading, Sink
+from service.export.literals import rendering
 from service.query import RowsQuery, build_select
 from service.slots import Slots
-from service.texts import text_values
 
 
 class CopyOptions(TypedDict, total=False):
@@ -60,8 +60,8 @@ class CopyLane:
     ) -> None:
         self.source = source
         self.query = query
-        self._statement = project(build_select(dataset, query), query, options)
-        self.texts = tuple(text_values(self._statement))
+        self._rendering = rendering(project(build_select(dataset, query), query, options))
+        self.texts = self._rendering.texts
         self.query_sha256 = ""
         csv_options: CopyOptions = {"format": "csv", "delimiter": options.delimiter}
         self._rows = options.rows
@@ -89,7 +89,7 @@ class CopyLane:
         Raises SourceError, or InvalidParameter for a value that its column does not take.
         """
         output = sink if self._rows is Rows.CSV else _whole_lines(sink)
-        text = snapshot.text(self._statement)
+        text = self._rendering.filled(snapshot.literals)
         self.query_sha256 = hashlib.sha256(text.encode()).hexdigest()
         try:
             with blaming(self.query, text, snapshot.literals, COPY_PREFIX):

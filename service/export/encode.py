@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Protocol
 
 QUOTE = b'"'
+NEITHER = bytes(set(range(256)) - set(b'"\n'))
 CRLF = b"\r\n"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # by which Excel knows UTF-8
 
@@ -86,7 +87,7 @@ class CsvFrame:
             self.rows += data.count(b"\n")
             return data.replace(b"\n", CRLF) if self._excel else data
         # A doubled quote toggles twice, so the parity of quotes is all that matters.
-        pieces = data.split(QUOTE)
+        pieces = (data if self._excel else _skeleton(data)).split(QUOTE)
         outside = slice(1, None, 2) if self._inside_quotes else slice(0, None, 2)
         self.rows += sum(piece.count(b"\n") for piece in pieces[outside])
         self._inside_quotes ^= len(pieces) % 2 == 0
@@ -94,6 +95,11 @@ class CsvFrame:
             return data
         pieces[outside] = [piece.replace(b"\n", CRLF) for piece in pieces[outside]]
         return QUOTE.join(pieces)
+
+
+def _skeleton(data: bytes) -> bytes:
+    """Quotes and line feeds alone, without the doubled quotes that nothing stands between."""
+    return data.translate(None, NEITHER).replace(QUOTE + QUOTE, b"")
 
 
 def _labels(options: FrameOptions) -> tuple[str, ...]:

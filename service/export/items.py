@@ -9,7 +9,7 @@ from typing import Any
 from service.export.batch import Batch, CsvEncoder, Encode, NdjsonEncoder
 from service.export.cells import Form
 from service.export.encode import Rows
-from service.export.python_values import csv_text, json_text
+from service.export.python_values import CSV_TEXTS, JSON_TEXTS
 
 Cells = Sequence[str | None] | Sequence[bytes]
 
@@ -26,21 +26,21 @@ def values(rows: Rows, labels: Sequence[str], delimiter: str = ",") -> RowText:
     """Items are rows: a sequence of Python values in the order of ``labels``, or a dict of them.
 
     Raises ValueError for a row that has more or fewer of them, TypeError for what is no row or
-    no value (see ``python_values.csv_text``).
+    no value (see ``python_values.CSV_TEXTS``).
     """
-    text, form = (csv_text, Form.TEXT) if rows is Rows.CSV else (json_text, Form.RAW)
-    forms = [form] * len(labels)
+    forms = [Form.TEXT if rows is Rows.CSV else Form.RAW] * len(labels)
     encode = (
         CsvEncoder(forms, delimiter) if rows is Rows.CSV else NdjsonEncoder(list(labels), forms)
     )
+    texts, columns = (CSV_TEXTS if rows is Rows.CSV else JSON_TEXTS), len(labels)
 
     def cells(row: Any) -> Cells:
         if isinstance(row, str | bytes):
             raise TypeError(f"A row is a sequence of cells, and not {type(row).__name__}.")
-        if len(row) != len(labels):
-            raise ValueError(f"A row has {len(row)} cells; there are {len(labels)} columns.")
+        if len(row) != columns:
+            raise ValueError(f"A row has {len(row)} cells; there are {columns} columns.")
         ordered = [row[label] for label in labels] if isinstance(row, dict) else row
-        return tuple(map(text, ordered))
+        return [texts[type(value)](value) for value in ordered]
 
     return RowText(cells, encode)
 

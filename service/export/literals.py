@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import sqlalchemy as sa
@@ -49,34 +51,66 @@ def checked(values: Sequence[str], rendered: Sequence[str]) -> dict[str, str]:
     return dict(zip(values, rendered, strict=True))
 
 
-def render(statement: sa.Select[Any], literals: Mapping[str, str]) -> str:
-    """``statement`` as text, each bound text replaced by its literal from ``literals``.
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """A statement as text in pieces: between two of them belongs the value of that place."""
 
-    Raises KeyError for a text that was not rendered and UnsafeLiteral for a value that is
-    neither text nor a whole number.
+    pieces: tuple[str, ...]
+    places: tuple[str, ...]
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Every value, once each."""
+        return tuple(dict.fromkeys(self.places))
+
+    def filled(self, literals: Mapping[str, str]) -> str:
+        """The statement with its values as ``literals`` has them.
+
+        Raises KeyError for a value that was not rendered.
+        """
+        values = (literals[place] for place in self.places)
+        return "".join(chain(*zip(self.pieces, chain(values, [""]), strict=True)))
+
+
+def rendering(statement: sa.Select[Any]) -> Rendering:
+    """``statement`` compiled once, before its values have been rendered.
+
+    Raises UnsafeLiteral for a value that is neither text nor a whole number.
     """
-    dialect = _LiteralDialect(literals)
-    return str(statement.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
+    dialect = _MarkingDialect()
+    text = str(statement.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
+    pieces = text.split(NUL)
+    return Rendering(tuple(pieces[::2]), tuple(dialect.marked[int(n)] for n in pieces[1::2]))
 
 
-class _LiteralCompiler(PGCompiler):
-    dialect: _LiteralDialect
+def render(statement: sa.Select[Any], literals: Mapping[str, str]) -> str:
+    """``statement`` as text, each bound text replaced by its literal from ``literals``."""
+    return rendering(statement).filled(literals)
+
+
+class _MarkingCompiler(PGCompiler):
+    dialect: _MarkingDialect
 
     def render_literal_value(self, value: Any, type_: Any) -> str:
         del type_
         if isinstance(value, str):
-            return self.dialect.literals[value]
+            # No SQL text can hold the mark: PostgreSQL has no NUL.
+            return f"{NUL}{self.dialect.place(value)}{NUL}"
         if type(value) is int:
             return str(value)
         raise UnsafeLiteral(f"A value of type {type(value).__name__} cannot be placed.")
 
 
-class _LiteralDialect(PGDialect):
-    statement_compiler = _LiteralCompiler
+class _MarkingDialect(PGDialect):
+    statement_compiler = _MarkingCompiler
     supports_statement_cache = False
     # "named" does not double the percent signs of identifiers, as "pyformat" does.
     default_paramstyle = "named"
 
-    def __init__(self, literals: Mapping[str, str]) -> None:
+    def __init__(self) -> None:
         super().__init__(paramstyle="named")  # type: ignore[no-untyped-call]  # SQLAlchemy's gap
-        self.literals = literals
+        self.marked: list[str] = []
+
+    def place(self, value: str) -> int:
+        self.marked.append(value)
+        return len(self.marked) - 1

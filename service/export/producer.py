@@ -101,7 +101,6 @@ class Producer:
         async with self.lane.reading(
             max_seconds=self._max_seconds,
             lock_seconds=self._lock_seconds,
-            texts=self._survey.texts if self._survey else (),
         ) as reading:
             self._reading, snapshot = reading, reading.snapshot
             self.mark = snapshot.mark if snapshot else None

@@ -1,12 +1,13 @@
 """The text of Python's own values, for rows that come from no database. Pure.
 
-It is what PostgreSQL makes of the same values: see ``docs/formats.md``.
+Taken are None, bool, int, float, Decimal, str, bytes, datetime, date, time, UUID, and dict, list
+and tuple as JSON; their text is what PostgreSQL makes of the same values (``docs/formats.md``).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import date, datetime, time
 from decimal import Decimal
 from json.encoder import encode_basestring
@@ -15,36 +16,22 @@ from typing import Any
 from uuid import UUID
 
 INFINITIES = {math.inf: "Infinity", -math.inf: "-Infinity"}
-ToText = Callable[[Any], str]
+ToText = Callable[[Any], Any]
 
 
-def csv_text(value: object) -> str | None:
-    """The cell before quoting; None is NULL.
+class Makers(dict[type, ToText]):
+    """What makes the text of a value, by its type: ``makers[type(value)](value)``.
 
-    Takes None, bool, int, float, Decimal, str, bytes, datetime, date, time, UUID, and dict, list
-    and tuple as JSON. Raises TypeError for anything else.
+    A subclass is made as its nearest parent is: datetime is a date, bool an int. Raises TypeError
+    for a type that has none.
     """
-    if value is None or type(value) is str:
-        return value
-    return _maker(CSV_TEXTS, type(value))(value)
 
-
-def json_text(value: object) -> str:
-    """JSON text (RFC 8259) without line feeds; takes what ``csv_text`` takes.
-
-    What JSON has no number for (NaN, the infinities) is a string. Keys of a dict are str.
-    """
-    return _maker(JSON_TEXTS, type(value))(value)
-
-
-def _maker(texts: Mapping[type, ToText], kind: type) -> ToText:
-    found = texts.get(kind)
-    if found is not None:
-        return found
-    for parent in kind.__mro__:
-        if parent in texts:
-            return texts[parent]
-    raise TypeError(f"A cell cannot be a {kind.__name__}.")
+    def __missing__(self, kind: type) -> ToText:
+        for parent in kind.__mro__:
+            if parent in self:
+                self[kind] = self[parent]
+                return self[kind]
+        raise TypeError(f"A cell cannot be a {kind.__name__}.")
 
 
 def _boolean(value: bool) -> str:  # noqa: FBT001 - the value itself
@@ -78,43 +65,52 @@ def _number_or_string(text: str) -> str:
 
 
 def _array(value: list[Any] | tuple[Any, ...]) -> str:
-    return "[" + ",".join(map(json_text, value)) + "]"
+    return "[" + ",".join([JSON_TEXTS[type(item)](item) for item in value]) + "]"
 
 
 def _object(value: dict[str, Any]) -> str:
-    members = (f"{encode_basestring(name)}:{json_text(cell)}" for name, cell in value.items())
+    members = (
+        f"{encode_basestring(name)}:{JSON_TEXTS[type(item)](item)}" for name, item in value.items()
+    )
     return "{" + ",".join(members) + "}"
 
 
-# A subclass is looked up by its parents, the nearest first: datetime is a date, bool an int.
-CSV_TEXTS: dict[type, ToText] = {
-    str: str.__str__,  # not str(), which spells an enum's member otherwise
-    bool: _boolean,
-    int: int.__repr__,
-    float: _real,
-    Decimal: _decimal,
-    bytes: _raw,
-    bytearray: _raw,
-    memoryview: _raw,
-    datetime: _moment,
-    date: _day_or_time,
-    time: _day_or_time,
-    UUID: str,
-    dict: _object,
-    list: _array,
-    tuple: _array,
-}
-JSON_TEXTS: dict[type, ToText] = {
-    **CSV_TEXTS,
-    NoneType: lambda _: "null",
-    str: encode_basestring,
-    float: lambda value: _number_or_string(_real(value)),
-    Decimal: lambda value: _number_or_string(_decimal(value)),
-    bytes: lambda value: encode_basestring(_raw(value)),
-    bytearray: lambda value: encode_basestring(_raw(value)),
-    memoryview: lambda value: encode_basestring(_raw(value)),
-    datetime: lambda value: f'"{value.isoformat()}"',
-    date: lambda value: f'"{value.isoformat()}"',
-    time: lambda value: f'"{value.isoformat()}"',
-    UUID: lambda value: f'"{value}"',
-}
+# The cell of a CSV file before quoting; None is NULL.
+CSV_TEXTS = Makers(
+    {
+        NoneType: lambda _: None,
+        str: str.__str__,  # not str(), which spells an enum's member otherwise
+        bool: _boolean,
+        int: int.__repr__,
+        float: _real,
+        Decimal: _decimal,
+        bytes: _raw,
+        bytearray: _raw,
+        memoryview: _raw,
+        datetime: _moment,
+        date: _day_or_time,
+        time: _day_or_time,
+        UUID: str,
+        dict: _object,
+        list: _array,
+        tuple: _array,
+    }
+)
+# JSON text (RFC 8259) without line feeds. What JSON has no number for is a string; the keys of a
+# dict are str.
+JSON_TEXTS = Makers(
+    {
+        **CSV_TEXTS,
+        NoneType: lambda _: "null",
+        str: encode_basestring,
+        float: lambda value: _number_or_string(_real(value)),
+        Decimal: lambda value: _number_or_string(_decimal(value)),
+        bytes: lambda value: encode_basestring(_raw(value)),
+        bytearray: lambda value: encode_basestring(_raw(value)),
+        memoryview: lambda value: encode_basestring(_raw(value)),
+        datetime: lambda value: f'"{value.isoformat()}"',
+        date: lambda value: f'"{value.isoformat()}"',
+        time: lambda value: f'"{value.isoformat()}"',
+        UUID: lambda value: f'"{value}"',
+    }
+)

@@ -19,7 +19,8 @@ from service.query import RowsQuery
 from service.slots import Slots
 from service.texts import text_values
 
-FIRST_ROWS, MOST_ROWS = 50, 2000
+FIRST_ROWS, MOST_ROWS = 1, 2000  # a row may hold megabytes, and the first one tells
+GROWTH = 8  # times as many rows at most as in the batch before
 BATCH_BYTES = 128 * 1024  # of text: encoding it takes the event loop some milliseconds
 
 
@@ -68,11 +69,11 @@ class RowsLane:
         self.query_sha256 = hashlib.sha256(snapshot.text(statement).encode()).hexdigest()
         rows, size = 0, FIRST_ROWS
         async with snapshot.stream(statement) as result:
-            # Not partitions(), whose batches all have one number of rows: memory is bounded in
-            # bytes, whether rows are short or hold a megabyte each.
+            # Batches of one number of rows would not bound memory: rows may be short, or hold a
+            # megabyte each.
             while batch := await stoppable(snapshot, result.fetchmany(size)):
                 data = encode(batch)
                 await sink(data)
                 rows += len(batch)
-                size = max(1, min(MOST_ROWS, 2 * size, BATCH_BYTES * len(batch) // len(data)))
+                size = max(1, min(MOST_ROWS, GROWTH * size, BATCH_BYTES * len(batch) // len(data)))
         return rows

@@ -13,13 +13,12 @@ from service.dataset import Dataset
 from service.preferences import Count, Total
 from service.query import RowsQuery, build_last, build_select
 from service.scanner import mistake
-from service.texts import text_values
 
 
 class Survey:
     """``count`` is what the caller asked for, ``most`` the rows that the profile can hold.
 
-    ``total`` is known after ``before``; ``next_cursor`` after ``after``: the place behind the
+    Its statements hold no other values than that of the rows. ``total`` is known after ``before``; ``next_cursor`` after ``after``: the place behind the
     last row, read by a query of its own.
     """
 
@@ -39,23 +38,12 @@ class Survey:
         self._dataset = dataset
         self._query = query
         self._cursors = cursors if query.continuable else None
-        one = replace(query, select=query.select[:1])
-        whole = replace(one, limit=None, offset=None, after=None)
-        self._filtered = build_select(dataset, whole).order_by(None)
-        self._sent = build_select(dataset, one).order_by(None)
-
-    @property
-    def texts(self) -> tuple[str, ...]:
-        """The values of every statement that may be asked."""
-        statements = [self._filtered, self._sent]
-        if self._cursors is not None:
-            statements.append(build_last(self._dataset, self._query, 1))
-        return tuple(text for statement in statements for text in text_values(statement))
 
     async def before(self, snapshot: Snapshot) -> None:
         """Count what has to be counted. Raises InvalidParameter when there are too many rows."""
         if self._most is not None:
-            rows = await _counted(snapshot, self._sent.limit(self._most + 1))
+            sent = self._one_column(self._query).limit(self._most + 1)
+            rows = await _counted(snapshot, sent)
             if rows > self._most:
                 message = f"excel holds {self._most} rows and there are more; set limit;"
                 raise mistake("profile", message, 1)
@@ -75,11 +63,17 @@ class Survey:
             self.next_cursor = self._cursors.sign(cursor)
 
     async def _totalled(self, snapshot: Snapshot, count: Count) -> Total:
+        whole = replace(self._query, limit=None, offset=None, after=None)
+        filtered = self._one_column(whole)
         if count is Count.ESTIMATE:
-            estimated = await snapshot.estimate(self._filtered)
+            estimated = await snapshot.estimate(filtered)
             if estimated is not None:
                 return Total(estimated, Count.ESTIMATE)
-        return Total(await _counted(snapshot, self._filtered), Count.EXACT)
+        return Total(await _counted(snapshot, filtered), Count.EXACT)
+
+    def _one_column(self, query: RowsQuery) -> sa.Select[Any]:
+        narrow = replace(query, select=query.select[:1])
+        return build_select(self._dataset, narrow).order_by(None)
 
 
 async def _counted(snapshot: Snapshot, statement: sa.Select[Any]) -> int:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, fields
+from dataclasses import fields
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any
 from uuid import UUID
 
@@ -127,7 +128,7 @@ class Recorder:
         self._pending[record.id] = record
         excess = len(self._pending) - MAX_PENDING
         if excess > 0:
-            for export_id in list(self._pending)[:excess]:
+            for export_id in list(islice(self._pending, excess)):
                 del self._pending[export_id]
             self._observe(RecordsDropped(excess))
         self._dirty.set()
@@ -236,8 +237,8 @@ def _answered() -> Iterator[None]:
 
 
 def _row(record: Record) -> dict[str, Any]:
-    row = asdict(record)
-    del row["heartbeat_at"]
+    # Not asdict(), which copies what is inside of the values, too.
+    row = {name: getattr(record, name) for name in _COLUMNS if name != "heartbeat_at"}
     return row | {"id": UUID(record.id), "kind": record.kind.value, "state": record.state.value}
 
 

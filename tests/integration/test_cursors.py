@@ -8,7 +8,7 @@ import math
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -22,7 +22,8 @@ from service.cursor import Cursor
 from service.databases.postgresql.source import PostgresSource
 from service.dataset import Dataset
 from service.errors import InvalidParameter
-from service.query import build_last, parse_query
+from service.keyset import After
+from service.query import build_last, build_select, parse_query
 from service.settings import DatasetSettings
 from service.texts import text_values
 from tests.exporting import CURSORS, SECONDS, carried, catalog_of, open_source
@@ -174,3 +175,105 @@ def test_pages_join_to_the_whole(
     assert len(set(whole)) == len(whole) == len(rows)
     sizes = iter(lambda: data.draw(st.integers(1, 5) | st.none()), 0)
     assert pages.joined(pairs, sizes) == whole
+
+
+NULLS = dict.fromkeys(COLUMNS)
+KEYED = {(letter, number): (NULLS, number % 2) for letter in "ab" for number in range(3)}
+
+
+def keys(lines: list[bytes]) -> list[tuple[str, int]]:
+    return [(row["k"], row["m"]) for row in map(json.loads, lines)]
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [
+        ("k.desc,m", [("b", 2), ("a", 0), ("a", 1), ("a", 2)]),
+        ("k.desc,m.desc", [("b", 0), ("a", 2), ("a", 1), ("a", 0)]),
+        ("not_null.desc", [("a", 0), ("a", 2), ("b", 0), ("b", 2)]),
+        ("price,small.desc", [("a", 2), ("b", 0), ("b", 1), ("b", 2)]),
+    ],
+)
+def test_limit_and_offset_count_from_the_cursor(
+    pages: Pages, order: str, expected: list[tuple[str, int]]
+) -> None:
+    pages.fill(KEYED)
+    pairs = [("order", order)]
+    after = [*pairs, ("after", pages.cursor([*pairs, ("limit", "2")], 2))]
+    assert keys(pages.lines(*after)) == expected
+    assert keys(pages.lines(*after, ("offset", "1"), ("limit", "2"))) == expected[1:3]
+
+
+def test_a_filter_goes_on_behind_the_cursor(pages: Pages) -> None:
+    pages.fill(KEYED)
+    pairs = [("or", "(k.eq.a,m.gte.1)"), ("not_null", "eq.0"), ("order", "k.desc")]
+    whole = pages.lines(*pairs)
+    assert keys(whole) == [("b", 2), ("a", 0), ("a", 2)]
+    assert pages.joined(pairs, iter(lambda: 1, 0)) == whole
+
+
+def test_the_row_of_a_cursor_may_be_gone(pages: Pages) -> None:
+    pages.fill(KEYED)
+    pairs = [("order", "m.desc")]
+    after = ("after", pages.cursor([*pairs, ("limit", "3")], 3))
+    assert keys(pages.lines(*pairs, after)) == [("b", 1), ("a", 0), ("b", 0)]
+    pages.fill(
+        {key: value for key, value in KEYED.items() if key != ("a", 1)} | {("z", 5): (NULLS, 0)}
+    )
+    assert keys(pages.lines(*pairs, after)) == [("b", 1), ("a", 0), ("b", 0)]
+
+
+def test_a_key_of_a_configured_query_may_hold_nulls(pages: Pages) -> None:
+    sql = "VALUES (1, 'b'), (1, NULL), (NULL, 'a'), (NULL, NULL), (2, 'a')"
+    configured = {
+        "few": DatasetSettings(
+            source="main", sql=f"SELECT * FROM ({sql}) AS v (n, t)", key=("n", "t")
+        )
+    }
+    found = pages.runner.run(catalog_of(pages.source, configured).dataset("few"))
+    for order in ("n", "n.desc", "n.nullsfirst,t.desc", "t.desc.nullslast"):
+        pairs: Pairs = [("order", order)]
+        whole, joined = pages.lines(*pairs, dataset=found), list[bytes]()
+        after: Pairs = []
+        while lines := pages.lines(*pairs, *after, ("limit", "1"), dataset=found):
+            joined += lines
+            after = [("after", pages.cursor([*pairs, *after, ("limit", "1")], 1, found))]
+        assert joined == whole
+        assert len(whole) == 5
+
+
+def test_a_cursor_whose_values_fit_no_more_is_refused(pages: Pages) -> None:
+    pages.fill(KEYED)
+    pairs: Pairs = [("k", "neq.seven"), ("order", "m")]
+    query = parse_query(pages.dataset, pairs)
+    text = CURSORS.sign(Cursor(pages.dataset.name, query.digest, ("seven", "a")))
+    with pytest.raises(InvalidParameter, match="does not fit any more") as caught:
+        pages.lines(*pairs, ("after", text or ""))
+    assert caught.value.members == {"parameter": "after", "character": 1}
+
+
+@pytest.mark.parametrize(
+    ("order", "values", "condition"),
+    [
+        ("k,m", ("a", "1"), "(ROW(k, m) > ROW('a'::text, 1))"),
+        ("k.desc,m.desc", ("a", "1"), "(ROW(k, m) < ROW('a'::text, 1))"),
+        ("k,m.desc", ("a", "1"), "(k >= 'a'::text)"),
+        ("k,price", ("a", None, "1"), "(k >= 'a'::text)"),
+    ],
+)
+def test_an_index_leads_to_the_place(
+    pages: Pages, order: str, values: tuple[str | None, ...], condition: str
+) -> None:
+    query = parse_query(pages.dataset, [("order", order)])
+    statement = build_select(pages.dataset, replace(query, after=After(query.order, values)))
+
+    async def plan() -> str:
+        async with pages.source.snapshot(
+            texts=text_values(statement), query=query, max_seconds=SECONDS, lock_seconds=SECONDS
+        ) as snapshot:
+            await snapshot.driver.execute("SET LOCAL enable_seqscan = off")
+            await snapshot.driver.execute("SET LOCAL enable_bitmapscan = off")
+            rows = await snapshot.driver.fetch("EXPLAIN " + snapshot.text(statement))
+            return "\n".join(row[0] for row in rows)
+
+    assert f"Index Cond: {condition}" in pages.runner.run(plan())

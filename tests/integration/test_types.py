@@ -14,7 +14,7 @@ from service.export.encode import Rows
 from tests.column_types import BUILT_IN, SETUP, ColumnType
 from tests.optional_types import OPTIONAL
 from tests.postgres import run_sql
-from tests.typed_exports import LANES, Workshop, workshop
+from tests.typed_exports import Workshop, workshop
 from tests.typed_tables import TypedTable, create, from_csv, from_ndjson, tables
 
 FULL = os.environ.get("TAILRACE_FAULTS") == "full"

@@ -209,6 +209,12 @@ def test_the_header_line_can_be_left_out(served: Served) -> None:
         ("name=eq.n%C3%A4me+8", [8]),
         ("name=is.null&limit=2", [7, 14]),
         ("text=eq.two%0Alines&limit=2", [2, 5]),
+        ("or=(id.lt.3,and(id.gt.5,id.lte.7,name.is.null))&order=id", [1, 2, 7]),
+        ("not.or=(id.gt.8,id.not.in.(2,3,9),text.like.*%22)&order=id", [2, 3]),
+        ("text=like.*,*&limit=2", [3, 6]),
+        ("name=ilike.N_ME%204_&order=id.desc&limit=2", [48, 47]),
+        ("name=match.%208{2,}$&limit=2", [88, 888]),
+        ("name=isdistinct.n%C3%A4me%201&id=lte.8&order=id.desc&limit=3", [8, 7, 6]),
     ],
 )
 def test_the_query_chooses_the_rows(served: Served, query: str, ids: list[int]) -> None:

@@ -36,7 +36,8 @@ JSON_TEXT: dict[Kind, str] = {
     Kind.OTHER: JSON_ON_ONE_LINE,
 }
 
-OUTPUT = "CASE WHEN {cell} IS NOT NULL THEN format({output}, {cell}) END"
+# IS NOT NULL would be false for a composite of which a single member is NULL.
+OUTPUT = "CASE WHEN {cell} IS DISTINCT FROM NULL THEN format({output}, {cell}) END"
 CSV_TEXT: dict[Kind, str] = {**dict.fromkeys(Kind, TEXT), Kind.TEXT: OUTPUT, Kind.OTHER: OUTPUT}
 GUARDED = "CASE WHEN left({text}, 1) IN ({formula}) THEN {harmless} || {text} ELSE {text} END"
 GUARDED_NUMBER = "CASE {text} WHEN {minus} THEN {harmless} || {minus} ELSE {text} END"

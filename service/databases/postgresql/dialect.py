@@ -56,7 +56,7 @@ class PostgresDialect:
         # format() calls the output function of any type, where a cast to text may be one that
         # somebody has defined. It makes NULL an empty text.
         del column
-        text = sa.func.format(bound("%s"), expression)
+        text = sa.func.format(sa.literal_column("'%s'"), expression)
         return sa.case((expression.is_distinct_from(sa.null()), text))
 
     def cursor_bound(self, column: Column, value: Scalar) -> Expression:

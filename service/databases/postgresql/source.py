@@ -10,14 +10,13 @@ from typing import Any, ClassVar, cast
 
 import asyncpg
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncResult
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.column import Column
 from service.database import connect_args, source_error
 from service.databases.postgresql.blame import blaming
 from service.databases.postgresql.dialect import POSTGRESQL
 from service.databases.postgresql.reflection import query_columns, relations
-from service.databases.postgresql.verbatim import Verbatim
 from service.databases.relation import Relation
 from service.databases.source import Activity, Source
 from service.dialect import Dialect
@@ -68,6 +67,16 @@ ESTIMATE = "EXPLAIN (FORMAT JSON) "
 
 
 @dataclass(frozen=True, slots=True)
+class Portal:
+    """A SELECT that runs; the server closes it with the transaction."""
+
+    cursor: asyncpg.cursor.Cursor
+
+    async def fetchmany(self, size: int) -> Sequence[Sequence[Any]]:
+        return cast(Sequence[Sequence[Any]], await self.cursor.fetch(size))
+
+
+@dataclass(frozen=True, slots=True)
 class PostgresSnapshot:
     """``literals`` are the values of the statements that will run, as the server renders them."""
 
@@ -94,12 +103,12 @@ class PostgresSnapshot:
         return int(plan[0]["Plan"]["Plan Rows"])
 
     @asynccontextmanager
-    async def stream(self, statement: sa.Select[Any]) -> AsyncIterator[AsyncResult[Any]]:
+    async def stream(self, statement: sa.Select[Any]) -> AsyncIterator[Portal]:
         text = self.text(statement)
         with blaming(self.query, text, self.literals):
-            result = await self.connection.stream(Verbatim(text))
-            yield result
-            await result.close()
+            prepared = await self.driver.prepare(text)
+            # The driver's own cursor: SQLAlchemy's takes 50 rows at once however large they are.
+            yield Portal(await prepared.cursor())
 
     async def stop(self) -> None:
         with self.source.translated():

@@ -8,59 +8,78 @@ BOOLEAN, and JSON in one that is declared JSON, if it is valid.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import orjson
+import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from service.column import Column, Kind
+from service.dataset import Dataset
 from service.dialect import Expression
-from service.export.cells import Cell, Form, TextOptions
+from service.export.cells import Cell, Form, TextOptions, in_place, over
 from service.export.encode import FORMULA, HARMLESS, Rows
 from service.export.template import Template, joined
-from service.query import RowsQuery
+from service.query import RowsQuery, build_select
 from service.texts import TextHolder, placed
 
 REAL_FUNCTION = "tailrace_real"  # SQLite itself writes 15 digits, which lose some
+UNLIMITED = -1
 NUMERIC = "0123456789+-.eInfity"  # what stands in numbers: a delimiter may be one of them
 
 REAL = (
     "CASE WHEN {cell} = CAST({cell} AS INTEGER) AND abs({cell}) < 1e15 AND {cell} <> 0 "
     f"THEN CAST(CAST({{cell}} AS INTEGER) AS TEXT) || '.0' ELSE {REAL_FUNCTION}({{cell}}) END"
 )
-BRANCHES = {
-    "text": "WHEN 'text' THEN {text}",
-    "integer": "WHEN 'integer' THEN CAST({cell} AS TEXT)",
-    "real": "WHEN 'real' THEN {real}",
-    "blob": "WHEN 'blob' THEN {blob}",
-}
-TEXT_FIRST = ("text", "integer", "real", "blob")
-NUMBER_FIRST = ("integer", "real", "text", "blob")
+INTEGER = "CAST({cell} AS TEXT)"
 HEXADECIMAL = r"'\x' || lower(hex({cell}))"
+NUMBER_KINDS = frozenset({Kind.INTEGER, Kind.NUMBER})
 JSON_REAL = f"CASE WHEN abs({{cell}}) = 9e999 THEN '\"' || {REAL} || '\"' ELSE {REAL} END"
 JSON_BLOB = r"""'"\\x' || lower(hex({cell})) || '"'"""
 FLAG = (
     "CASE WHEN typeof({{cell}}) = 'integer' AND {{cell}} IN (0, 1) "
     "THEN CASE {{cell}} WHEN 1 THEN 'true' ELSE 'false' END ELSE {otherwise} END"
 )
+# To json_valid a NUL is the end of the text, whatever stands behind it.
 DOCUMENT = (
     "CASE WHEN typeof({{cell}}) = 'text' AND json_valid({{cell}}) AND NOT instr({{cell}}, char(0)) "
     "THEN replace(replace({{cell}}, char(10), ' '), char(13), ' ') ELSE {otherwise} END"
 )
-GUARDED = (
-    "CASE WHEN typeof({{cell}}) = 'text' AND substr({{cell}}, 1, 1) IN ({formula}) "
-    "THEN {{harmless}} || {{cell}} "
-    "WHEN typeof({{cell}}) = 'real' AND {{cell}} = -9e999 "
-    "THEN {{harmless}} || '-Infinity' ELSE {otherwise} END"
+# Characters of SQL's own making: a bound parameter for each of them in each column would be
+# more than SQLite takes.
+MARKS = ", ".join(f"char({ord(mark)})" for mark in FORMULA)
+HARMLESS_CELL = f"(char({ord(HARMLESS)}) || {{cell}})"
+HARMLESS_INFINITY = f"char({ord(HARMLESS)}) || '-Infinity'"
+GUARDED_TEXT = (
+    f"CASE WHEN substr({{{{cell}}}}, 1, 1) IN ({MARKS}) THEN {{harmless}} ELSE {{text}} END"
 )
+GUARDED_REAL = "CASE {{cell}} WHEN -9e999 THEN {harmless} ELSE {real} END"
+
+
+def values(dataset: Dataset, query: RowsQuery) -> tuple[sa.Select[Any], tuple[Expression, ...]]:
+    """A SELECT of the rows of ``query``, and its values to be made texts of.
+
+    SQLite puts an expression of a view into every place that names it and computes it in each:
+    what asks for the type first would meet another value of ``random()``.
+    """
+    if not dataset.computed:
+        statement = build_select(dataset, query)
+        return statement, in_place(statement)
+    # A subquery with a limit below a condition stays one (SQLite's manual, "The SQLite Query
+    # Optimizer Overview", section 11), and gives each value once.
+    limit = UNLIMITED if query.limit is None else query.limit
+    inner, columns = over(build_select(dataset, replace(query, limit=limit)))
+    return sa.select().select_from(inner).where(sa.func.typeof(columns[0]) != ""), columns
 
 
 def cell(column: Column, value: Expression, options: TextOptions) -> Cell:
     """The value for the rows lane: as it is, unless its text depends on the declared type."""
     if options.rows is Rows.CSV:
         if options.guarded or column.kind is Kind.BOOLEAN:
-            return Cell(Template(_csv(column, options), value, **_texts(options)), Form.TEXT)
+            return Cell(Template(_csv(column, options), value), Form.TEXT)
     elif column.kind in (Kind.BOOLEAN, Kind.JSON):
         return Cell(Template(_json(column), value), Form.RAW)
     return Cell(value, Form.ANY)
@@ -77,28 +96,30 @@ class Line(TextHolder):
         self.query = query
         self.values_of = values
         self.options = options
-        csv = options.rows is Rows.CSV
-        self.members = [] if csv else _members(query.labels)
-        super().__init__((*self.members, *_texts(options).values()))
+        self.members = [] if options.rows is Rows.CSV else _members(query.labels)
+        super().__init__(tuple(self.members))
 
 
 @compiles(Line)
 def _line(element: Line, compiler: SQLCompiler, **options: Any) -> str:
     inner = {key: value for key, value in options.items() if key == "literal_binds"}
-    texts = {name: placed(text, compiler, inner) for name, text in _texts(element.options).items()}
-    parts: list[str] = []
-    for place, (column, value) in enumerate(
-        zip(element.query.columns, element.values_of, strict=True)
-    ):
-        filled = {"cell": compiler.process(value, **inner), **texts}
-        if element.options.rows is Rows.CSV:
-            parts += [texts["delimiter"]] if place else []
-            alone = len(element.values_of) == 1
-            parts.append(_quoted(column, element.options, alone=alone).format(**filled))
-        else:
-            parts.append(placed(element.members[place], compiler, inner))
-            parts.append(_json(column).format(**filled))
-    return joined(parts if element.options.rows is Rows.CSV else [*parts, "'}'"])
+    cells = [compiler.process(value, **inner) for value in element.values_of]
+    columns = zip(element.query.columns, cells, strict=True)
+    if element.options.rows is Rows.CSV:
+        return joined(list(_record(columns, element.options, alone=len(cells) == 1)))
+    members = [placed(member, compiler, inner) for member in element.members]
+    texts = (_json(column).format(cell=cell) for column, cell in columns)
+    pairs = zip(members, texts, strict=True)
+    return joined([*(part for pair in pairs for part in pair), "'}'"])
+
+
+def _record(
+    columns: Iterable[tuple[Column, str]], options: TextOptions, *, alone: bool
+) -> Iterator[str]:
+    for place, (column, cell) in enumerate(columns):
+        if place:
+            yield _character(options.delimiter)
+        yield _quoted(column, options, alone=alone).format(cell=cell)
 
 
 def _members(labels: tuple[str, ...]) -> list[str]:
@@ -106,43 +127,59 @@ def _members(labels: tuple[str, ...]) -> list[str]:
     return [("," if place else "{") + f"{name}:" for place, name in enumerate(names)]
 
 
-def _texts(options: TextOptions) -> dict[str, str]:
-    marks = {f"mark{n}": mark for n, mark in enumerate(FORMULA)} if options.guarded else {}
-    return {"delimiter": options.delimiter, "harmless": HARMLESS, **marks}
+def _character(character: str) -> str:
+    return f"char({ord(character)})"
 
 
-def _of_any_type(column: Column, **branches: str) -> str:
-    first = NUMBER_FIRST if column.kind in (Kind.INTEGER, Kind.NUMBER) else TEXT_FIRST
-    cases = " ".join(BRANCHES[name] for name in first)
-    for name, sql in branches.items():
-        cases = cases.replace(f"{{{name}}}", sql)
-    return f"CASE typeof({{cell}}) {cases}"
+def _of_any_type(
+    column: Column, *, text: str, integer: str = INTEGER, real: str = REAL, blob: str = HEXADECIMAL
+) -> str:
+    """A CASE that its caller ends; the likeliest type is asked for first."""
+    number = f"WHEN 'integer' THEN {integer} WHEN 'real' THEN {real}"
+    texts = f"WHEN 'text' THEN {text}"
+    first, second = (number, texts) if column.kind in NUMBER_KINDS else (texts, number)
+    return f"CASE typeof({{cell}}) {first} {second} WHEN 'blob' THEN {blob}"
 
 
 def _csv(column: Column, options: TextOptions) -> str:
     """The text before quoting; NULL where the value is."""
-    plain = _of_any_type(column, text="{cell}", real=REAL, blob=HEXADECIMAL) + " END"
-    if column.kind is Kind.BOOLEAN:
-        plain = FLAG.format(otherwise=plain)
+    text, real = "{cell}", REAL
     if options.guarded:
-        marks = ", ".join(f"{{mark{n}}}" for n in range(len(FORMULA)))
-        plain = GUARDED.format(formula=marks, otherwise=plain)
-    return plain
+        text = GUARDED_TEXT.format(harmless=HARMLESS_CELL, text=text)
+        real = GUARDED_REAL.format(harmless=HARMLESS_INFINITY, real=real)
+    plain = _of_any_type(column, text=text, real=real) + " END"
+    return FLAG.format(otherwise=plain) if column.kind is Kind.BOOLEAN else plain
 
 
 def _quoted(column: Column, options: TextOptions, *, alone: bool) -> str:
-    text = _csv(column, options)
-    needs = [f"instr({text}, {mark})" for mark in ("'\"'", "{delimiter}", "char(10)", "char(13)")]
-    needs.append(f"({text}) = '' COLLATE BINARY")
+    """The cell as it stands in a record; each type is quoted only as far as it may need it."""
+    text = _quoted_text("{cell}", options, alone=alone)
+    real = _quoted_number(REAL, options)
+    if options.guarded:
+        harmless = _quoted_text(HARMLESS_CELL, options, alone=False)
+        text = GUARDED_TEXT.format(harmless=harmless, text=text)
+        infinity = _quoted_number(HARMLESS_INFINITY, options)
+        real = GUARDED_REAL.format(harmless=infinity, real=real)
+    integer = _quoted_number(INTEGER, options)
+    by_type = _of_any_type(column, text=text, integer=integer, real=real) + " ELSE '' END"
+    return FLAG.format(otherwise=by_type) if column.kind is Kind.BOOLEAN else by_type
+
+
+def _quoted_text(text: str, options: TextOptions, *, alone: bool) -> str:
+    marks = map(_character, ('"', options.delimiter, "\n", "\r"))
+    needs = [f"instr({text}, {mark})" for mark in marks]
+    needs.append(f"{text} = '' COLLATE BINARY")
     if alone:
-        needs.append(rf"({text}) = '\.' COLLATE BINARY")
+        needs.append(rf"{text} = '\.' COLLATE BINARY")
     quoted = f"""'"' || replace({text}, '"', '""') || '"'"""
-    whole = f"CASE WHEN {{cell}} IS NULL THEN '' WHEN {' OR '.join(needs)} THEN {quoted} ELSE {text} END"
-    if options.guarded or options.delimiter in NUMERIC or column.kind is Kind.BOOLEAN:
-        return whole
-    simple = whole.replace(text, "{cell}")
-    by_type = _of_any_type(column, text=simple, real=REAL, blob=HEXADECIMAL)
-    return f"{by_type} ELSE '' END"
+    return f"CASE WHEN {' OR '.join(needs)} THEN {quoted} ELSE {text} END"
+
+
+def _quoted_number(text: str, options: TextOptions) -> str:
+    if options.delimiter not in NUMERIC:
+        return text
+    delimiter = _character(options.delimiter)
+    return f"CASE WHEN instr({text}, {delimiter}) THEN '\"' || {text} || '\"' ELSE {text} END"
 
 
 def _json(column: Column) -> str:

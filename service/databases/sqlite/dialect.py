@@ -17,8 +17,9 @@ from service.column import Column, Kind
 from service.dialect import Clause, Expression, Scalar
 from service.errors import Unsupported
 
-WHOLE = re.compile(r"[+-]?\d{1,18}", re.ASCII)
+WHOLE = re.compile(r"[+-]?\d{1,40}", re.ASCII)
 REAL = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+INFINITE = re.compile(r"[+-]?inf(?:inity)?", re.IGNORECASE)
 NUMBERS = frozenset({Kind.INTEGER, Kind.NUMBER, Kind.OTHER})
 TRUE = frozenset({"true", "t", "yes", "y", "on", "1"})
 BLOB = re.compile(r"\\x((?:[0-9a-f]{2})*)", re.IGNORECASE)
@@ -100,16 +101,22 @@ def glob_of(pattern: str) -> str:
 
 
 def _typed(column: Column, text: str) -> str | int | float | bytes:
+    if column.kind is Kind.BOOLEAN:
+        return int(text.lower() in TRUE)
     blob = BLOB.fullmatch(text) if column.kind is Kind.OTHER else None
     if blob:
         return bytes.fromhex(blob[1])
-    if column.kind is Kind.BOOLEAN:
-        return int(text.lower() in TRUE)
-    if column.kind in NUMBERS and WHOLE.fullmatch(text):
+    return _number(column, text) if column.kind in NUMBERS else text
+
+
+def _number(column: Column, text: str) -> str | int | float:
+    """A text that is no number stays one: ``nan``, say, which SQLite does not have.
+
+    To SQLite a text is greater than every number, as PostgreSQL's NaN is.
+    """
+    if WHOLE.fullmatch(text) and -(2**63) <= int(text) < 2**63:
         return int(text)
-    if column.kind is Kind.INTEGER:
-        return int(text)
-    if column.kind in NUMBERS and REAL.fullmatch(text):
+    if REAL.fullmatch(text) or (column.kind is Kind.NUMBER and INFINITE.fullmatch(text)):
         return float(text)
     return text
 

@@ -6,32 +6,37 @@ section 3.1, for what a declared type means.
 
 from __future__ import annotations
 
+import sqlite3
+
 import sqlalchemy as sa
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.column import Column, Kind
 from service.databases.relation import Relation
-from service.errors import SourceError
 
 SCHEMA = "main"
 # Tables that belong to a virtual table, and SQLite's own, are nobody's data.
 RELATIONS = sa.text("""
     SELECT t.name, t.type, t.wr AS without_rowid,
-           (SELECT CAST(substr(s.stat, 1, instr(s.stat || ' ', ' ') - 1) AS INTEGER)
-            FROM statistics s WHERE s.tbl = t.name) AS estimated_rows
+           (SELECT s.estimated_rows FROM statistics s WHERE s.tbl = t.name) AS estimated_rows
     FROM pragma_table_list t
     WHERE t.schema = 'main' AND t.type IN ('table', 'view', 'virtual')
       AND t.name NOT LIKE 'sqlite\\_%' ESCAPE '\\'
     ORDER BY t.name
 """)
-WITH_STATISTICS = (
-    "WITH statistics AS (SELECT tbl, max(stat) AS stat FROM sqlite_stat1 GROUP BY tbl)"
-)
-WITHOUT_STATISTICS = "WITH statistics AS (SELECT NULL AS tbl, NULL AS stat)"
+# Each begins with the number of entries in an index, which is fewer where the index is partial.
+WITH_STATISTICS = """
+    WITH statistics AS (
+        SELECT tbl, max(CAST(stat AS INTEGER)) AS estimated_rows FROM sqlite_stat1 GROUP BY tbl
+    )
+"""
+WITHOUT_STATISTICS = "WITH statistics AS (SELECT NULL AS tbl, NULL AS estimated_rows)"
 HAS_STATISTICS = sa.text("SELECT 1 FROM sqlite_schema WHERE name = 'sqlite_stat1'")
 COLUMNS = sa.text("""
     SELECT name, type, "notnull" AS not_null, pk, hidden FROM pragma_table_xinfo(:relation, :schema)
 """)
+KEY_INDEX = sa.text("SELECT 1 FROM pragma_index_list(:relation, :schema) WHERE origin = 'pk'")
 HIDDEN = 1  # of a virtual table; 2 and 3 are generated columns, which are data
 # What stands in a declared type, in the order in which it counts.
 WORDS: tuple[tuple[str, Kind], ...] = (
@@ -65,24 +70,32 @@ async def query_columns(connection: AsyncConnection, sql: str) -> tuple[Column, 
 
     Raises what the driver raises when ``sql`` is not exactly one SELECT.
     """
-    # On its own first: so its parentheses and quotes are its own, and there is one statement.
-    await connection.exec_driver_sql(f"EXPLAIN {sql}")
     await connection.exec_driver_sql("PRAGMA query_only = 0")
     try:
+        # Nothing but a SELECT can be a view, and nothing can stand behind it.
         await connection.exec_driver_sql(f"CREATE TEMP VIEW {VIEW} AS {sql}")
+        # As it will be read: a comment without an end would take our parenthesis along.
+        await connection.exec_driver_sql(f"EXPLAIN SELECT 1 FROM ({sql}\n)")  # noqa: S608 - the operator's
         columns, _ = await _columns(connection, VIEW, "temp", without_rowid=False)
-        await connection.exec_driver_sql(f"DROP VIEW temp.{VIEW}")
     finally:
+        await connection.exec_driver_sql(f"DROP VIEW IF EXISTS temp.{VIEW}")
         await connection.exec_driver_sql("PRAGMA query_only = 1")
-    if not columns:
-        raise SourceError("it gives no columns.")
     return columns
 
 
 async def _relation(connection: AsyncConnection, row: sa.Row[tuple[object, ...]]) -> Relation:
-    columns, key = await _columns(
-        connection, row.name, SCHEMA, without_rowid=bool(row.without_rowid)
-    )
+    """The relation; without columns where SQLite cannot say which those are.
+
+    A view may read what is gone, a virtual table need a module that is not here.
+    """
+    columns: tuple[Column, ...] = ()
+    key: tuple[str, ...] = ()
+    without_rowid = bool(row.without_rowid)
+    try:
+        columns, key = await _columns(connection, row.name, SCHEMA, without_rowid=without_rowid)
+    except OperationalError as error:
+        if getattr(error.orig, "sqlite_errorcode", None) != sqlite3.SQLITE_ERROR:
+            raise
     return Relation(
         schema=SCHEMA,
         name=row.name,
@@ -90,6 +103,7 @@ async def _relation(connection: AsyncConnection, row: sa.Row[tuple[object, ...]]
         key=key,
         description=None,
         estimated_rows=row.estimated_rows,
+        computed=row.type == "view",
     )
 
 
@@ -103,13 +117,12 @@ async def _columns(
     """
     bound = {"relation": relation, "schema": schema}
     rows = [row for row in await connection.execute(COLUMNS, bound) if row.hidden != HIDDEN]
-    keyed = sorted((row for row in rows if row.pk), key=lambda row: row.pk)
-    rowid = len(keyed) == 1 and keyed[0].type.upper() == "INTEGER" and not without_rowid
+    key = tuple(row.name for row in sorted(rows, key=lambda row: row.pk) if row.pk)
     filled = {row.name for row in rows if row.not_null}
-    if rowid or without_rowid:
-        filled |= {row.name for row in keyed}
+    # The rowid has no index of its own.
+    if without_rowid or (key and (await connection.execute(KEY_INDEX, bound)).first() is None):
+        filled.update(key)
     columns = tuple(_column(row.name, row.type, nullable=row.name not in filled) for row in rows)
-    key = tuple(row.name for row in keyed)
     return columns, key if filled.issuperset(key) else ()
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
 import aiosqlite
 import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncResult
 
 from service.column import Column
@@ -27,8 +30,26 @@ from service.export.batch import plain_text
 from service.export.receipt import SnapshotMark
 from service.query import RowsQuery
 
-BUSY_TIMEOUT = 5.0  # seconds to wait for a writer's lock
-UNAVAILABLE = ("unable to open", "locked", "busy", "disk i/o", "not a database", "malformed")
+BUSY_TIMEOUT = 0.1  # seconds that SQLite itself waits for a lock, which nothing can interrupt
+LOOK_TIMEOUT = 5.0  # seconds that the catalogue waits for one
+FIRST_READ = "SELECT 1 FROM sqlite_schema LIMIT 1"
+# No name may stand without quotes: SQLAlchemy does not know every word that SQLite reserves.
+NO_NAME = re.compile(r"(?!)")
+# Primary result codes of files that cannot be read (SQLite's manual, "Result and Error Codes").
+LOCKED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+UNREADABLE = {
+    **dict.fromkeys(LOCKED, "The database file is locked by a writer."),
+    sqlite3.SQLITE_CANTOPEN: "The database file is missing, or cannot be opened.",
+    sqlite3.SQLITE_PERM: "The database file may not be read.",
+    sqlite3.SQLITE_IOERR: "The database file cannot be read.",
+    sqlite3.SQLITE_PROTOCOL: "The database file is locked by too many.",
+    sqlite3.SQLITE_CORRUPT: "The database file is damaged.",
+    sqlite3.SQLITE_NOTADB: "The database file is damaged, or is no SQLite database.",
+}
+# The dataset is not what it was when it was looked at, as PostgreSQL's SQLSTATE has it.
+CHANGED = {"no such table": "42P01", "no such column": "42703"}
+MOST_TOLD = 200  # characters of an error
+UNDECODABLE = "Could not decode to UTF-8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +72,12 @@ class SqliteSnapshot:
     @asynccontextmanager
     async def stream(self, statement: sa.Select[Any]) -> AsyncIterator[AsyncResult[Any]]:
         result = await stoppable(self, self.connection.stream(statement))
-        yield result
-        await result.close()
+        try:
+            yield result
+        finally:
+            # Else its read transaction stays open, and the next export would see its state.
+            with suppress(DBAPIError):
+                await result.close()
 
     async def stop(self) -> None:
         await self.driver.interrupt()
@@ -78,6 +103,7 @@ class SqliteSource(Source):
             lane=lane,
             connect_args={"timeout": BUSY_TIMEOUT},
         )
+        self.engine.dialect.identifier_preparer.legal_characters = NO_NAME
         sa.event.listen(self.engine.sync_engine, "connect", _prepare)
 
     @asynccontextmanager
@@ -90,13 +116,10 @@ class SqliteSource(Source):
         query: RowsQuery | None = None,
     ) -> AsyncIterator[SqliteSnapshot]:
         """Begin a read transaction. The deadline is the reader's: SQLite has none of its own."""
-        del max_seconds, lock_seconds, texts, query
+        del max_seconds, texts, query
         with self.translated():
             async with self.engine.connect() as connection:
-                # The driver begins no transaction by itself for a SELECT, and SQLite fixes
-                # the state at the first read.
-                await connection.exec_driver_sql("BEGIN")
-                await connection.exec_driver_sql("SELECT 1 FROM sqlite_schema LIMIT 1")
+                await _begin(connection, lock_seconds)
                 raw = await connection.get_raw_connection()
                 driver = cast(aiosqlite.Connection, raw.driver_connection)
                 yield SqliteSnapshot(connection, driver, SnapshotMark(utcnow(), None))
@@ -104,19 +127,49 @@ class SqliteSource(Source):
     async def relations(
         self, connection: AsyncConnection, schemas: Sequence[str]
     ) -> list[Relation]:
-        return await relations(connection) if self.default_schema in schemas else []
+        if self.default_schema not in schemas:
+            return []
+        await _begin(connection, LOOK_TIMEOUT)
+        return await relations(connection)
 
     async def query_columns(self, connection: AsyncConnection, sql: str) -> tuple[Column, ...]:
         with self.translated():
             return await query_columns(connection, sql)
 
     def meaning(self, error: BaseException) -> SourceError:
-        told = str(error)
+        told = str(error).removesuffix(".")
         if isinstance(error, asyncio.TimeoutError | OSError):
             return SourceUnavailable("The database cannot be reached.")
-        if any(word in told.lower() for word in UNAVAILABLE):
-            return SourceUnavailable("The database file cannot be read, or is locked.")
-        return SourceError(f"{told[:200]}.")
+        if told.startswith(UNDECODABLE):  # and then quotes the text
+            return SourceError("A text in the database is not UTF-8.")
+        if unreadable := UNREADABLE.get(_code(error)):
+            return SourceUnavailable(unreadable)
+        sqlstate = CHANGED.get(told.partition(":")[0])
+        members = {"sqlstate": sqlstate} if sqlstate else None
+        return SourceError(f"{told[:MOST_TOLD]}.", members=members)
+
+
+async def _begin(connection: AsyncConnection, within: float) -> None:
+    """Fix the state that is read; a file that is locked is asked again for ``within`` seconds.
+
+    The driver begins no transaction by itself for a SELECT, and SQLite fixes the state at the
+    first read.
+    """
+    await connection.exec_driver_sql("BEGIN")
+    until = time.monotonic() + within
+    while True:
+        try:
+            await connection.exec_driver_sql(FIRST_READ)
+        except OperationalError as error:
+            if _code(error.orig) not in LOCKED or time.monotonic() > until:
+                raise
+        else:
+            return
+
+
+def _code(error: BaseException | None) -> int:
+    """SQLite's primary result code; 0 where the error is none of SQLite's own."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
 def _prepare(connection: Any, _: object) -> None:
