@@ -134,12 +134,19 @@ def source_url(text: str) -> str:
 
 def sqlite_url(text: str) -> str:
     """A URL that opens the file for reading alone."""
-    url = make_url(text.strip())
-    if url.drivername.lower() not in ("sqlite", "sqlite+aiosqlite") or url.host or url.query:
+    try:
+        url = make_url(text.strip())
+    except (ArgumentError, ValueError):
+        url = URL.create("unreadable")
+    address = (url.host, url.port, url.username, url.password)
+    known = url.drivername.lower() in ("sqlite", "sqlite+aiosqlite")
+    if not known or any(address) or url.query:
         raise ValueError("is not a URL of a SQLite file: sqlite:////path/to/file, and nothing more")
     if url.database in (None, "", ":memory:"):
         raise ValueError("names no file")
-    path = quote(str(Path(url.database).expanduser().absolute()))
+    # Once for SQLAlchemy and once for SQLite, to which "#" and "?" end the name and the rest,
+    # our mode included, is something else.
+    path = quote(quote(str(Path(url.database).expanduser().absolute())))
     return f"sqlite+aiosqlite:///file:{path}?mode=ro&uri=true"
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from service.catalog import Catalog
 from service.databases.opening import open_source
@@ -14,6 +16,7 @@ from service.databases.source import Source
 from service.settings import DatasetSettings, SourceSettings
 from service.values import source_url
 from tests.exporting import catalog_of
+from tests.waiting import eventually
 
 EXPOSED = SourceSettings(expose=("main.*",))
 LANES = ("auto", "rows")
@@ -32,19 +35,25 @@ def insert(connection: sqlite3.Connection, table: str, rows: Sequence[Sequence[A
     if rows:
         places = ",".join("?" * len(rows[0]))
         connection.execute("BEGIN")
-        connection.executemany(f"INSERT INTO {table} VALUES ({places})", rows)  # noqa: S608
+        connection.executemany(f"INSERT INTO {table} VALUES ({places})", rows)
         connection.execute("COMMIT")
 
 
 @asynccontextmanager
 async def open_file(path: Path, lane: str = "auto", connections: int = 2) -> AsyncIterator[Source]:
-    """The source "main" at ``path``, closed afterwards."""
-    url = source_url(f"sqlite:///{path}")
+    """The source "main" at ``path``, closed afterwards with all its threads."""
+    url = source_url(f"sqlite:///{quote(str(path))}")
     source = open_source("main", url, max_connections=connections, slot_timeout=5.0, lane=lane)
+    before = set(threading.enumerate())
     try:
         yield source
     finally:
         await source.close()
+
+        async def ended() -> bool:
+            return set(threading.enumerate()) <= before
+
+        await eventually(ended, within=10, what="every thread of a connection has ended")
 
 
 def catalog(source: Source, **configured: DatasetSettings) -> Catalog:
@@ -60,3 +69,8 @@ def queries(**sql: str) -> Mapping[str, DatasetSettings]:
 def quoted(name: str) -> str:
     """``name`` as an identifier."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def folder_of(path: Path) -> list[Path]:
+    """The files beside ``path``, itself included."""
+    return list(path.parent.iterdir())

@@ -24,6 +24,9 @@ from service.errors import TailraceError
 PLAIN = re.compile(r"'(?:[^'\\]|'')*'", re.DOTALL)
 ESCAPED = re.compile(r" ?E'(?:[^'\\]|''|\\\\)*'", re.DOTALL)
 NUL = "\x00"
+# No name may stand without quotes: SQLAlchemy leaves out those of a name with a line feed at its
+# end, and does not know every word that is reserved.
+NO_NAME = re.compile(r"(?!)")
 
 
 class UnsafeLiteral(TailraceError):
@@ -109,6 +112,7 @@ class _MarkingDialect(PGDialect):
 
     def __init__(self) -> None:
         super().__init__(paramstyle="named")  # type: ignore[no-untyped-call]  # SQLAlchemy's gap
+        self.identifier_preparer.legal_characters = NO_NAME
         self.marked: list[str] = []
 
     def place(self, value: str) -> int:

@@ -18,7 +18,7 @@ from tests.typed_exports import Workshop, workshop
 from tests.typed_tables import TypedTable, create, from_csv, from_ndjson, tables
 
 FULL = os.environ.get("TAILRACE_FAULTS") == "full"
-EXAMPLES = 2_000 if FULL else 40
+EXAMPLES = 1_000 if FULL else 40
 SECONDS = 3_600 if FULL else 120
 
 

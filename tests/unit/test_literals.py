@@ -224,7 +224,9 @@ def rendered(statement: sa.Select[tuple[object, ...]]) -> str:
 @pytest.mark.parametrize(
     ("name", "identifier"),
     [
-        ("price$1", "price$1"),
+        ("price$1", '"price$1"'),
+        ("lateral", '"lateral"'),
+        ("plain", '"plain"'),
         ("$1", '"$1"'),
         ('a"b', '"a""b"'),
         ("%s", '"%s"'),
@@ -247,13 +249,18 @@ def test_identifiers_stay_what_they_are_beside_any_value(name: str, identifier: 
     )
 
 
+def test_a_line_feed_at_the_end_of_a_name_is_part_of_it() -> None:
+    table = sa.table("t", sa.column("d\n"), sa.column("d"))
+    assert render(sa.select(table.c["d\n"]), {}) == 'SELECT "t"."d\n" \nFROM "t"'
+
+
 def test_a_configured_query_is_placed_as_it_was_written() -> None:
     sql = "select 'costs $1 each %s :x' as \"price$1\", 'a\\' as b, $q$ ' $q$ as c -- :y"
     query = ConfiguredQuery(sql, sa.column("price$1"))
     statement = sa.select(query.c["price$1"]).where(query.c["price$1"] == bound(ATTACK))
     assert render(statement, literals([ATTACK])) == (
-        f"SELECT configured.price$1 \nFROM ({sql}\n) AS configured \n"
-        "WHERE configured.price$1 = ''' || current_user || '''"
+        f'SELECT "configured"."price$1" \nFROM ({sql}\n) AS "configured" \n'
+        "WHERE \"configured\".\"price$1\" = ''' || current_user || '''"
     )
 
 

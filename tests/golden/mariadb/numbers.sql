@@ -2,7 +2,7 @@ CREATE TABLE numbers (
     id INT PRIMARY KEY, flag BOOLEAN, tiny TINYINT, small SMALLINT UNSIGNED, medium MEDIUMINT,
     big BIGINT, huge BIGINT UNSIGNED, filled INT(5) ZEROFILL, price DECIMAL(10,2),
     exact DECIMAL(65,30), zeros DECIMAL(8,2) ZEROFILL, single FLOAT, ratio DOUBLE,
-    fixed DOUBLE(10,2), year YEAR, bits BIT(10), bit BIT
+    places DOUBLE(10,2), year YEAR, bits BIT(10), bit BIT
 );
 INSERT INTO numbers VALUES
   (1, true, -128, 65535, -8388608, -9223372036854775808, 18446744073709551615, 42, 1234.5,

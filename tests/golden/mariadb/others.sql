@@ -1,5 +1,5 @@
 CREATE TABLE others (
-    id INT PRIMARY KEY, fixed BINARY(4), few VARBINARY(10), many LONGBLOB, place POINT,
+    id INT PRIMARY KEY, fixed BINARY(4), few VARBINARY(10), many BLOB, place POINT,
     path GEOMETRY, uid UUID, address INET6, older INET4
 );
 INSERT INTO others VALUES

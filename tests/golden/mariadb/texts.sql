@@ -1,5 +1,5 @@
 CREATE TABLE texts (
-    id INT PRIMARY KEY, fixed CHAR(5), word VARCHAR(100), body LONGTEXT,
+    id INT PRIMARY KEY, fixed CHAR(5), word VARCHAR(100), body TEXT,
     latin VARCHAR(50) CHARACTER SET latin1, wide VARCHAR(50) CHARACTER SET utf16,
     cyrillic VARCHAR(50) CHARACTER SET cp1251, any_case VARCHAR(50) COLLATE utf8mb4_unicode_ci,
     choice ENUM('a', 'b,c', '', 'é"') CHARACTER SET latin1, several SET('x', 'y "z"'),
