@@ -33,7 +33,7 @@ def keep(receipt: Receipt) -> None:
     logger.info("receipt", **receipt.as_dict())
 
 
-limits = LimitSettings(stall_timeout=30.0, max_duration=3600.0)
+limits = LimitSettings(slot_timeout=1.0, stall_timeout=30.0, max_duration=3600.0)
 streams = RowStreams(limits, at_once=4, prove=keep)
 app = FastAPI(title="Generators", exception_handlers=handlers(log))
 

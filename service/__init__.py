@@ -13,6 +13,8 @@ The code map; a request flows downward::
     export/                  a SELECT becomes bytes
         pipeline, producer, pipe     joins the stages; reads the database in a task of its own
         copy, projection, literals   PostgreSQL builds the bytes, COPY carries them
+        rows, batch                  a cursor brings rows, Python makes the text
+        iterate, held, items         so do the iterators of other applications (embedding)
         encode, compress, chunk      formats, codings, sizes (pure)
         receipt                      the proof of a stream (pure)
     catalog, reflection      which datasets there are

@@ -37,7 +37,7 @@ TYPES: dict[str, tuple[str, Kind, int | None]] = {
     "text": ("text", Kind.TEXT, None),
     "varchar(5)": ("character varying(5)", Kind.TEXT, None),
     "char(5)": ("character(5)", Kind.TEXT, None),
-    '"char"': ('"char"', Kind.TEXT, None),
+    '"char"': ('"char"', Kind.OTHER, None),
     "name": ("name", Kind.TEXT, None),
     "uuid": ("uuid", Kind.UUID, None),
     "date": ("date", Kind.TEMPORAL, None),

@@ -6,100 +6,32 @@ import asyncio
 import itertools
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 import structlog
 
 from service.database import utcnow
-from service.errors import Busy, DeadlineExceeded, TailraceError
-from service.export.encode import FORMATS, FrameOptions, Rows
+from service.errors import DeadlineExceeded, TailraceError
+from service.export.encode import Rows
 from service.export.held import HELD_BYTES
 from service.export.items import values, whole_lines
 from service.export.iterate import AsyncRows, IteratorLane, ThreadRows
-from service.export.pipeline import BLOCK, Description, Export, Patience, Stages
+from service.export.pipeline import BLOCK
 from service.export.receipt import Outcome
 from service.slots import Slots
+from tests.iterators import (
+    LABELS,
+    PROMPTLY,
+    Numbers,
+    each_kind,
+    exporting,
+    lane_of,
+    no_thread,
+    rest,
+)
 from tests.waiting import eventually
-
-LABELS = ("n", "text")
-Made = Callable[[], Iterator[Any]]
-KINDS = ("async", "thread")
-CLOSE = 0.3  # seconds
-PROMPTLY = 5.0  # seconds, far below what the iterators would last
-each_kind = pytest.mark.parametrize("kind", KINDS)
-
-
-def lane_of(kind: str, make: Made, slots: Slots | None = None) -> IteratorLane:
-    """The same rows, stepped in a task or in a thread."""
-    text, free = values(Rows.NDJSON, LABELS), slots or Slots("tests", 1, 0.1)
-    if kind == "thread":
-        return ThreadRows("thread", make, text, free)
-
-    async def asynchronous() -> AsyncIterator[Any]:
-        iterator = make()
-        try:
-            for row in iterator:
-                yield row
-        finally:
-            iterator.close()  # type: ignore[attr-defined]  # they are generators
-
-    return AsyncRows("async", asynchronous, text, free)
-
-
-@asynccontextmanager
-async def exporting(lane: IteratorLane, max_duration: float = 60.0) -> AsyncIterator[Export]:
-    export = Export(
-        Description("an export", "ndjson", "none", utcnow()),
-        lane,
-        Stages(FORMATS["ndjson"].frame(FrameOptions(LABELS)), trailer=True),
-        4096,
-        Patience(prime=0.1, max_duration=max_duration, flush=0.05, close=CLOSE),
-    )
-    try:
-        await export.open()
-        yield export
-    finally:
-        await export.close()
-
-
-async def rest(export: Export, read: bytearray | None = None) -> bytes:
-    """Everything to the end; ``read`` has what came if that raises."""
-    taken = bytearray() if read is None else read
-    while (chunk := await export.read()) is not None:
-        taken += chunk
-    return bytes(taken)
-
-
-class Numbers:
-    """Rows that count how many were made; ``closed`` is set by the generator's own finally."""
-
-    def __init__(self, rows: int | None = None, width: int = 10) -> None:
-        self.made = 0
-        self.closed = threading.Event()
-        self.thread: threading.Thread | None = None
-        self._rows, self._text = rows, "x" * width
-
-    def __call__(self) -> Iterator[tuple[int, str]]:
-        self.thread = threading.current_thread()
-        numbers = itertools.count() if self._rows is None else range(self._rows)
-        try:
-            for number in numbers:
-                self.made += 1
-                yield number, self._text
-        finally:
-            self.closed.set()
-
-
-async def no_thread(made: Numbers) -> None:
-    async def ended() -> bool:
-        return made.thread is threading.main_thread() or not (
-            made.thread and made.thread.is_alive()
-        )
-
-    await eventually(ended, within=PROMPTLY, what="the thread has ended")
 
 
 @each_kind
@@ -256,123 +188,6 @@ async def test_a_cancellation_from_within_is_no_end() -> None:
     with pytest.raises(TailraceError, match="cancelled"):
         async with exporting(lane) as export:
             await rest(export)
-
-
-async def test_an_iterator_that_never_waits_lets_others_run() -> None:
-    """Nobody takes its rows for granted: another task runs all the time while they are made."""
-    made = Numbers(200_000)
-    turns = 0
-
-    async def other() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    async def drops(_: bytes) -> None:
-        """A sink that never waits either."""
-
-    beside = asyncio.create_task(other())
-    async with lane_of("async", made).reading(max_seconds=60, lock_seconds=60) as reading:
-        assert await reading.carry(drops) == 200_000
-    beside.cancel()
-    assert turns > 10
-
-
-async def test_an_empty_step_that_takes_long_is_let_others_run_too() -> None:
-    """Rows are rare here, so that nothing is ever full."""
-    longest = 0.0
-
-    async def other() -> None:
-        nonlocal longest
-        while True:
-            begun = time.monotonic()
-            await asyncio.sleep(0)
-            longest = max(longest, time.monotonic() - begun)
-
-    def busy() -> Iterator[Any]:
-        for number in range(100):
-            until = time.monotonic() + 0.01
-            while time.monotonic() < until:
-                pass
-            yield number, ""
-
-    async def drops(_: bytes) -> None:
-        pass
-
-    beside = asyncio.create_task(other())
-    async with lane_of("async", busy).reading(max_seconds=60, lock_seconds=60) as reading:
-        assert await reading.carry(drops) == 100
-    beside.cancel()
-    assert 0 < longest < 0.5  # the whole lasts a second
-
-
-async def test_a_thread_that_blocks_is_let_go_and_keeps_its_slot() -> None:
-    blocking, entered = threading.Event(), threading.Event()
-    slots = Slots("tests", 1, 0.05)
-    closed = threading.Event()
-
-    def stuck() -> Iterator[Any]:
-        try:
-            yield 1, "x"
-            entered.set()
-            blocking.wait(60)
-            yield 2, "y"
-        finally:
-            closed.set()
-
-    lane = lane_of("thread", stuck, slots)
-    async with exporting(lane) as export:
-        await export.read()
-        assert entered.wait(PROMPTLY)
-        left = time.monotonic()
-    assert CLOSE <= time.monotonic() - left < CLOSE + PROMPTLY
-    assert not closed.is_set()
-    with pytest.raises(Busy):
-        await slots.acquire()
-    blocking.set()
-
-    async def free() -> bool:
-        return slots.taken == 0
-
-    await eventually(free, within=PROMPTLY, what="the slot is free")
-    assert closed.is_set()
-    assert not [thread for thread in threading.enumerate() if thread.name == "rows of thread"]
-
-
-def test_a_thread_that_never_ends_does_not_keep_the_loop() -> None:
-    """As when a process stops."""
-    blocking = threading.Event()
-
-    def stuck() -> Iterator[Any]:
-        yield 1, "x"
-        blocking.wait(60)
-
-    async def main() -> None:
-        async with exporting(lane_of("thread", stuck)) as export:
-            await export.read()
-
-    begun = time.monotonic()
-    asyncio.run(main())
-    assert time.monotonic() - begun < PROMPTLY
-    blocking.set()
-
-
-async def test_a_deadline_does_not_wait_for_a_thread_that_blocks() -> None:
-    blocking = threading.Event()
-    slots = Slots("tests", 1, 0.05)
-
-    def stuck() -> Iterator[Any]:
-        yield 1, "x"
-        blocking.wait(60)
-
-    begun = time.monotonic()
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.3), exporting(lane_of("thread", stuck, slots), 0.2) as export:
-            await rest(export)
-    assert time.monotonic() - begun < PROMPTLY
-    assert slots.taken == 1
-    blocking.set()
 
 
 async def test_an_asynchronous_cleanup_is_waited_for() -> None:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -27,7 +26,7 @@ COLUMNS: dict[str, tuple[str, list[Any]]] = {
     "count": ("BIGINT UNSIGNED ZEROFILL", [0, 2**64 - 1, 2**64 - 2]),
     "t": ("TEXT COLLATE utf8mb4_unicode_ci", ["", "a", "A", "ä", "b ", "'", "\\", 'é,"\n', "%s"]),
     "latin": ("VARCHAR(9) CHARACTER SET latin1", ["", "é", "e", "z"]),
-    "price": ("DECIMAL(40,20)", [Decimal(0), Decimal("-1.50"), Decimal(10) ** 19 + Decimal("1e-20")]),
+    "price": ("DECIMAL(40,20)", ["0", "-1.50", f"{10**18}.{1:020d}", f"{10**18}.{2:020d}"]),
     "ratio": ("DOUBLE", [0.1, 0.0, 0.1 + 0.2, 5e-324, 1.7e308]),
     "single": ("FLOAT", [0.1, 0.3, 16777216.0, 1e-45]),
     "mood": ("ENUM('sad', 'ok', 'glad')", ["sad", "ok", "glad"]),
@@ -47,7 +46,7 @@ NULLABLE = st.fixed_dictionaries(
     {name: st.none() | st.sampled_from(values) for name, (_, values) in COLUMNS.items()}
 )
 KEYS = st.tuples(st.sampled_from(["", "a", "b", "é'"]), st.integers(-2, 2))
-ROWS = st.dictionaries(KEYS, NULLABLE, max_size=12)
+ROWS = st.dictionaries(KEYS, NULLABLE, max_size=8)
 ORDERS = st.lists(
     st.tuples(
         st.sampled_from([*COLUMNS, "k", "m"]),
@@ -74,7 +73,7 @@ class Pages:
         async with self.connection.cursor() as cursor:
             await cursor.execute("DELETE FROM pages")
             for key, values in rows.items():
-                given = (*key, *values.values())
+                given = (*key, *(values[name] for name in COLUMNS))
                 await cursor.execute(f"INSERT INTO pages VALUES (%s, %s, {marks})", given)
 
     async def lines(self, *pairs: tuple[str, str], dataset: Dataset | None = None) -> list[bytes]:
@@ -125,7 +124,7 @@ def pages(module_mariadb_url: str) -> Iterator[Pages]:
         runner.run(stack.aclose())
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(rows=ROWS, order=ORDERS, data=st.data())
 def test_pages_join_to_the_whole(
     pages: Pages,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from service.export.encode import Rows
 from tests.column_types import BUILT_IN, SETUP, ColumnType
 from tests.postgres import run_sql
-from tests.readers import CSV_READERS, NDJSON_READERS, Cells
+from tests.readers import CSV_READERS, NDJSON_READERS, Cells, ndjson_of_jq
 from tests.type_values import BITING, characters
 from tests.typed_exports import Workshop, workshop
 from tests.typed_tables import TypedTable, create, load, tables, texts
@@ -120,5 +121,18 @@ def test_every_reader_sees_every_shape(shop: Workshop, shape: str) -> None:
     async def compared() -> None:
         name = await create(shop.connection, table)
         await read_by_all(shop, await texts(shop.connection, name, table), ("id", *table.names))
+
+    shop.run(compared())
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not installed")
+@pytest.mark.parametrize("shape", SHAPES)
+def test_jq_sees_every_shape(shop: Workshop, shape: str) -> None:
+    table = SHAPES[shape]
+
+    async def compared() -> None:
+        name = await texts(shop.connection, await create(shop.connection, table), table)
+        file = await shop.exported(name, Rows.NDJSON)
+        assert ndjson_of_jq(file, ("id", *table.names)) == await held(shop, name)
 
     shop.run(compared())

@@ -256,8 +256,8 @@ def _golden_rows() -> Iterator[list[Any]]:
     """A row a value; reals only where no version of SQLite turns them into something else."""
     for value in (None, *WHOLE, *TEXTS, *BLOBS):
         yield [value] * len(DECLARED)
-    for value in REALS:
-        yield [value if declared in ("", "REAL", "BLOB") else None for declared in DECLARED]
+    for real in REALS:
+        yield [real if declared in ("", "REAL", "BLOB") else None for declared in DECLARED]
 
 
 async def test_golden_files(tmp_path: Path) -> None:
@@ -284,9 +284,9 @@ async def test_a_text_that_is_not_utf_8_breaks_the_stream(
         pass
     async with open_file(path, lane) as source:
         dataset = await catalog(source).dataset("t")
-        for options in ({}, {"excel": rows is Rows.CSV}):
+        for excel in {False, rows is Rows.CSV}:
             with pytest.raises(SourceError, match=r"^A text in the database is not UTF-8\.$"):
-                await carried(source, dataset, rows=rows, **options)
+                await carried(source, dataset, rows=rows, excel=excel)
 
 
 @pytest.mark.parametrize("lane", LANES)

@@ -244,12 +244,10 @@ async def test_a_damaged_file_breaks_the_export(tmp_path: Path, lane: str) -> No
 
 
 async def test_a_file_that_goes_away_and_comes_back(tmp_path: Path) -> None:
-    """A connection that is open goes on with the file that it knows; a new one says so."""
     path, away = tmp_path / "file.db", tmp_path / "away.db"
     many(path, "delete")
     async with open_file(path) as source:
         dataset = await catalog(source).dataset("t")
-        await source.engine.dispose()
         path.rename(away)
         with pytest.raises(SourceUnavailable):
             await source.ping()
@@ -258,6 +256,19 @@ async def test_a_file_that_goes_away_and_comes_back(tmp_path: Path) -> None:
         away.rename(path)
         await source.ping()
         assert len(records(await carried(source, dataset))) == MANY
+
+
+async def test_a_file_that_is_replaced_is_read_from_then_on(tmp_path: Path) -> None:
+    """An open connection would go on with the old one, which no name leads to any more."""
+    path, newer = tmp_path / "file.db", tmp_path / "newer.db"
+    many(path)
+    with written(newer, "CREATE TABLE t (n, pad); INSERT INTO t VALUES (7, NULL)"):
+        pass
+    async with open_file(path) as source:
+        dataset = await catalog(source).dataset("t")
+        assert len(records(await carried(source, dataset))) == MANY
+        newer.replace(path)
+        assert await carried(source, dataset) == b'{"n":7,"pad":null}\n'
 
 
 async def test_an_empty_file_has_no_datasets(tmp_path: Path) -> None:

@@ -9,12 +9,15 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, cast
+from urllib.parse import unquote
 
 import aiosqlite
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncResult
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from service.column import Column
 from service.database import utcnow
@@ -48,6 +51,8 @@ UNREADABLE = {
 }
 # The dataset is not what it was when it was looked at, as PostgreSQL's SQLSTATE has it.
 CHANGED = {"no such table": "42P01", "no such column": "42703"}
+IDENTITY = "file"  # where the pool remembers which file a connection reads
+FILE = "file:"
 MOST_TOLD = 200  # characters of an error
 UNDECODABLE = "Could not decode to UTF-8"
 
@@ -104,7 +109,9 @@ class SqliteSource(Source):
             connect_args={"timeout": BUSY_TIMEOUT},
         )
         self.engine.dialect.identifier_preparer.legal_characters = NO_NAME
-        sa.event.listen(self.engine.sync_engine, "connect", _prepare)
+        self._path = Path(unquote((self.engine.url.database or "").removeprefix(FILE)))
+        sa.event.listen(self.engine.sync_engine, "connect", self._prepare)
+        sa.event.listen(self.engine.sync_engine, "checkout", self._recognise)
 
     @asynccontextmanager
     async def snapshot(
@@ -135,6 +142,25 @@ class SqliteSource(Source):
     async def query_columns(self, connection: AsyncConnection, sql: str) -> tuple[Column, ...]:
         with self.translated():
             return await query_columns(connection, sql)
+
+    def _prepare(self, connection: Any, record: ConnectionPoolEntry) -> None:
+        connection.create_function(REAL_FUNCTION, 1, plain_text, deterministic=True)
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA query_only = 1")
+        cursor.close()
+        record.info[IDENTITY] = self._identity()
+
+    def _recognise(self, _: object, record: ConnectionPoolEntry, __: object) -> None:
+        """A file that was put in place of another is another: the pool connects again."""
+        if record.info.get(IDENTITY) != self._identity():
+            raise DisconnectionError
+
+    def _identity(self) -> tuple[int, int] | None:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
     def meaning(self, error: BaseException) -> SourceError:
         told = str(error).removesuffix(".")
@@ -170,10 +196,3 @@ async def _begin(connection: AsyncConnection, within: float) -> None:
 def _code(error: BaseException | None) -> int:
     """SQLite's primary result code; 0 where the error is none of SQLite's own."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
-
-
-def _prepare(connection: Any, _: object) -> None:
-    connection.create_function(REAL_FUNCTION, 1, plain_text, deterministic=True)
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA query_only = 1")
-    cursor.close()
