@@ -56,7 +56,7 @@ async def test_a_task_that_is_cancelled_frees_its_thread(path: Path, lane: str, 
     """At any moment: while the call still waits for the thread, too."""
     async with open_file(path, lane, CONNECTIONS) as source:
         dataset = await catalog(source, **queries(**HEAVY)).dataset(name)
-        for delay in (0.0, 0.001, 0.005, 0.02, 0.2):
+        for delay in (0.0, 0.001, 0.002, 0.004, 0.006, 0.008, 0.01, 0.02, 0.1):
             exporting = asyncio.create_task(carried(source, dataset))
             await asyncio.wait({exporting}, timeout=delay)
             exporting.cancel()

@@ -49,7 +49,7 @@ PATTERNS = {
     "x%y": {"x*y"},
     "ABC": set(),
 }
-SLOW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+SLOW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def facts() -> list[Row]:

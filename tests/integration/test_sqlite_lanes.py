@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import os
 import re
 import sqlite3
 import struct
@@ -67,8 +68,11 @@ VALUES = st.one_of(
 )
 # One of each sort: characters that stand in numbers, in times, in neither; and not printable.
 DELIMITERS = (",", ";", "\t", " ", ".", "-", "+", "|", ":", "%", "?", "_")
+FULL = os.environ.get("TAILRACE_FAULTS") == "full"
 SETTINGS = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=1_000 if FULL else 12,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 STRICT = {
     "INTEGER": st.none() | st.sampled_from(WHOLE),

@@ -1,7 +1,6 @@
 """Reading the data dictionary: which relations there are, their columns, keys and comments.
 
-Source: MariaDB's manual and MySQL's reference manual, "INFORMATION_SCHEMA Tables"; for the
-columns of a query, MySQL's internals, "Protocol::ColumnDefinition".
+Source: MariaDB's manual and MySQL's reference manual, "INFORMATION_SCHEMA Tables".
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.column import Column
+from service.databases.mysql.describing import described
 from service.databases.mysql.family import column_of
 from service.databases.relation import Relation
 from service.errors import SourceError
@@ -48,28 +48,6 @@ DOCUMENTS = sa.text("""
     FROM information_schema.check_constraints k
     WHERE k.constraint_schema IN :schemas AND k.check_clause LIKE 'json\\_valid(`%'
 """).bindparams(sa.bindparam("schemas", expanding=True))
-PREPARED = "tailrace_configured"
-
-# The protocol's numbers of types and flags, and what the dictionary calls them.
-INTEGERS = {1: "tinyint", 2: "smallint", 9: "mediumint", 3: "int", 8: "bigint"}
-NAMES = {
-    **dict.fromkeys((0, 246), "decimal"),
-    **dict.fromkeys((10, 14), "date"),
-    4: "float",
-    5: "double",
-    7: "timestamp",
-    11: "time",
-    12: "datetime",
-    13: "year",
-    16: "bit",
-    245: "json",
-    247: "enum",
-    248: "set",
-    255: "geometry",
-}
-UNSIGNED, ZEROFILL, ENUM, SET = 32, 64, 256, 2048
-TINY, BIT, BINARY_CHARSET, FLAG_LENGTH = 1, 16, 63, 1
-
 Place = tuple[str, str]
 
 
@@ -93,19 +71,18 @@ async def relations(connection: AsyncConnection, schemas: Sequence[str]) -> list
 async def query_columns(connection: AsyncConnection, sql: str) -> tuple[Column, ...]:
     """The columns of a configured query, as the protocol describes those of its result.
 
-    Raises what the driver raises when ``sql`` is not exactly one statement that gives rows.
+    Raises what the driver raises when ``sql`` is not exactly one statement that gives rows,
+    and SourceError when it has parameters.
     """
-    # On its own first: so its parentheses and quotes are its own, and there is one statement.
-    await connection.execute(sa.text(f"PREPARE {PREPARED} FROM :sql"), {"sql": sql})
-    await connection.exec_driver_sql(f"DEALLOCATE PREPARE {PREPARED}")
-    wrapped = f"SELECT * FROM ({sql}\n) AS configured LIMIT 0"  # noqa: S608 - the operator's own
     raw = await connection.get_raw_connection()
-    driver: Any = raw.driver_connection
-    async with driver.cursor() as cursor:
-        await cursor.execute(wrapped)
-        if cursor._result is None or not cursor._result.fields:  # noqa: SLF001 - its description lacks the flags
-            raise SourceError("it gives no columns.")
-        return tuple(_described(field) for field in cursor._result.fields)  # noqa: SLF001 - as above
+    # On its own first: so its parentheses and quotes are its own, and there is one statement.
+    alone = await described(raw.driver_connection, sql)
+    if alone.parameters:
+        raise SourceError("it has parameters such as ?, which nothing would fill.")
+    if not alone.columns:
+        raise SourceError("it gives no columns.")
+    wrapped = f"SELECT * FROM ({sql}\n) AS configured"  # noqa: S608 - the operator's own
+    return (await described(raw.driver_connection, wrapped)).columns
 
 
 async def _documents(
@@ -141,23 +118,3 @@ def _relation(row: sa.Row[Any], columns: Sequence[Column], key: Sequence[str] | 
         estimated_rows=None if row.estimated_rows is None else int(row.estimated_rows),
         computed=view,
     )
-
-
-def _described(field: Any) -> Column:
-    return column_of(field.name, _type_name(field), nullable=True)
-
-
-def _type_name(field: Any) -> str:
-    """The spelling of a type from the description of a result's column."""
-    code, flags = field.type_code, field.flags
-    if flags & (ENUM | SET):
-        return "enum" if flags & ENUM else "set"
-    signs = (" unsigned" if flags & UNSIGNED else "") + (" zerofill" if flags & ZEROFILL else "")
-    if code in INTEGERS:
-        flag = code == TINY and field.length == FLAG_LENGTH and not signs
-        return "tinyint(1)" if flag else INTEGERS[code] + signs
-    if code == BIT:
-        return f"bit({field.length})"
-    if code in NAMES:
-        return NAMES[code] + (signs if NAMES[code] in ("decimal", "float", "double") else "")
-    return "longblob" if field.charsetnr == BINARY_CHARSET else "longtext"

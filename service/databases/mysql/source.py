@@ -99,7 +99,10 @@ class MysqlSnapshot:
                 await other.exec_driver_sql(f"KILL QUERY {self.id:d}")
 
     def abort(self) -> None:
-        self.driver.close()
+        # Its close() takes the reader away from whoever is waiting at it.
+        writer = self.driver._writer  # noqa: SLF001 - nothing public leads to the socket
+        if writer is not None:
+            writer.transport.abort()
 
     async def cut(self) -> None:
         """Give the connection up: the driver would read all the rows that are still to come.
@@ -109,7 +112,7 @@ class MysqlSnapshot:
         with contextlib.suppress(TimeoutError, TailraceError):
             async with asyncio.timeout(SETTLE_TIMEOUT):
                 await self.stop()
-        self.driver.close()
+        self.abort()
         await self.connection.invalidate()
 
 

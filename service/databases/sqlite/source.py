@@ -76,13 +76,15 @@ class SqliteSnapshot:
 
     @asynccontextmanager
     async def stream(self, statement: sa.Select[Any]) -> AsyncIterator[AsyncResult[Any]]:
-        result = await stoppable(self, self.connection.stream(statement))
+        opening = asyncio.ensure_future(self.connection.stream(statement))
         try:
-            yield result
+            yield await stoppable(self, opening)
         finally:
             # Else its read transaction stays open, and the next export would see its state.
-            with suppress(DBAPIError):
-                await result.close()
+            # It may be open although whoever waited for it was cancelled.
+            if opening.done() and not opening.cancelled() and opening.exception() is None:
+                with suppress(DBAPIError):
+                    await opening.result().close()
 
     async def stop(self) -> None:
         await self.driver.interrupt()
