@@ -11,20 +11,22 @@ The code map; a request flows downward::
     streaming                the one response that every stream uses
     jobs/                    records of exports: model (pure), store, direct streams
     export/                  a SELECT becomes bytes
-        pipeline, producer, pipe     joins the stages; reads the database in a task of its own
-        copy, projection, literals   PostgreSQL builds the bytes, COPY carries them
-        rows, batch                  a cursor brings rows, Python makes the text
-        iterate, held, items         so do the iterators of other applications (embedding)
+        assembly, pipeline, producer, pipe
+                                     joins the stages; reads the database in a task of its own
+        survey                       what else is asked of the snapshot: totals, the next cursor
+        lanes, copy, rows, batch     PostgreSQL's COPY; a cursor whose rows are made text
+        iterate, held, items         so are the iterators of other applications (embedding)
         encode, compress, chunk      formats, codings, sizes (pure)
         receipt                      the proof of a stream (pure)
-    catalog, reflection      which datasets there are
-    database, embedded       engines and snapshots; the PostgreSQL that Tailrace brings itself
+    catalog                  which datasets there are
+    databases/               a folder for each kind: how it is read, compares, makes text
+    database, embedded       Tailrace's own database; the PostgreSQL that it brings itself
     observe                  what happens, told once: log and metrics
-    query, selection, filters, logic, ordering, cursor, keyset
-                             the read grammar → a SELECT (pure)
-    names, scanner, texts    its column names, its characters, its values in SQL (pure)
-    representation           format negotiation (pure)
-    dataset, access, errors  the nouns that everything speaks of
+    grammar/, texts          a query string → a SELECT (pure)
+    representation, preferences
+                             format negotiation, counts (pure)
+    dataset, column, dialect, access, errors
+                             the nouns that everything speaks of
     configuration, settings, values, toml_lines
                              tailrace.toml and environment → frozen settings
 """

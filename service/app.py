@@ -15,9 +15,9 @@ from service.api.context import RequestContext
 from service.api.openapi import ERROR_RESPONSES
 from service.api.problems import handlers
 from service.catalog import Catalog
-from service.cursor import Cursors
 from service.database import service_engine
 from service.databases.opening import open_source
+from service.grammar.cursor import Cursors
 from service.jobs.store import Recorder
 from service.observe import Metrics, log, observer
 from service.runtime import Service

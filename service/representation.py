@@ -11,7 +11,7 @@ from service.errors import NotAcceptable
 from service.export.chunk import MAX_CHUNK_SIZE, MIN_CHUNK_SIZE
 from service.export.compress import COMPRESSIONS
 from service.export.encode import FORMATS, Format
-from service.scanner import mistake
+from service.grammar.scanner import mistake
 
 PROFILES = ("machine", "excel")
 EXCEL_ROWS = 1_048_575  # what a sheet holds below its header (Excel specifications and limits)

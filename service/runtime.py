@@ -11,9 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.access import ANONYMOUS, Caller
 from service.catalog import Catalog
-from service.cursor import Cursors
 from service.databases.source import Source
 from service.errors import TailraceError
+from service.grammar.cursor import Cursors
 from service.jobs.store import Recorder
 from service.observe import Metrics, Observer
 from service.settings import Settings

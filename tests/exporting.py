@@ -11,15 +11,15 @@ from uuid import uuid4
 from sqlalchemy.engine import make_url
 
 from service.catalog import Catalog
-from service.cursor import Cursors
 from service.databases.postgresql.source import PostgresSource
 from service.databases.source import Source
 from service.dataset import Dataset
 from service.export.cells import TextOptions
 from service.export.encode import FORMATS, FrameOptions, Rows
 from service.export.lanes import open_lane
+from service.grammar.cursor import Cursors
+from service.grammar.query import parse_query
 from service.observe import Event
-from service.query import parse_query
 from service.settings import DatasetSettings, SourceSettings
 from tests.postgres import run_sql
 

@@ -1,4 +1,4 @@
-"""What OpenAPI says: the rows' query string, which ``service.query`` parses, and examples."""
+"""What OpenAPI says: the rows' query string, which ``service.grammar.query`` parses, and examples."""
 
 from __future__ import annotations
 

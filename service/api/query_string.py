@@ -6,7 +6,7 @@ from urllib.parse import unquote_to_bytes
 
 from starlette.requests import Request
 
-from service.scanner import mistake
+from service.grammar.scanner import mistake
 
 MAX_PARAMETERS = 1000
 

@@ -20,10 +20,10 @@ from service.dataset import Dataset
 from service.export.assembly import Asked, assemble
 from service.export.compress import COMPRESSIONS
 from service.export.encode import FORMATS
+from service.grammar.query import RowsQuery, parse_query
 from service.jobs.direct import CountOnly, DirectStream
 from service.jobs.model import Kind, Record
 from service.preferences import preferred_count
-from service.query import RowsQuery, parse_query
 from service.representation import (
     PARAMETERS,
     Representation,

@@ -20,7 +20,7 @@ from service.databases.relation import Relation
 from service.dialect import Dialect
 from service.errors import Busy, SourceError, TailraceError
 from service.export.receipt import SnapshotMark
-from service.query import RowsQuery
+from service.grammar.query import RowsQuery
 from service.slots import Slots
 
 POOL_TIMEOUT = 5.0  # seconds

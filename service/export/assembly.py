@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from service.cursor import Cursors
 from service.database import utcnow
 from service.databases.source import Source
 from service.dataset import Dataset
@@ -15,10 +14,11 @@ from service.export.lane import Lane, Unread
 from service.export.lanes import open_lane
 from service.export.pipeline import END_MEMBER, Description, Export, Patience, Stages
 from service.export.survey import Survey
+from service.grammar.cursor import Cursors
+from service.grammar.query import RowsQuery
+from service.grammar.scanner import mistake
 from service.preferences import Count
-from service.query import RowsQuery
 from service.representation import EXCEL_ROWS, Representation
-from service.scanner import mistake
 from service.settings import LimitSettings
 
 

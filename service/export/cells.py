@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from service.column import Column
 from service.dialect import Expression
 from service.export.encode import Rows
-from service.query import RowsQuery
+from service.grammar.query import RowsQuery
 
 
 class Form(StrEnum):

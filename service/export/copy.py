@@ -20,7 +20,7 @@ from service.export.cells import TextOptions
 from service.export.encode import Rows
 from service.export.lane import Reading, Sink
 from service.export.literals import rendering
-from service.query import RowsQuery, build_select
+from service.grammar.query import RowsQuery, build_select
 from service.slots import Slots
 
 

@@ -24,7 +24,7 @@ from service.export.cells import CellOf, LineOf, TextOptions, in_place, over
 from service.export.copy import CopyLane
 from service.export.lane import Lane
 from service.export.rows import Projection, RowsLane
-from service.query import RowsQuery, build_select
+from service.grammar.query import RowsQuery, build_select
 
 # A whole line is one expression, and what a database takes as one statement has an end
 # (SQLite: a million bytes).

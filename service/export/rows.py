@@ -15,7 +15,7 @@ from service.databases.source import Snapshot, Source
 from service.databases.stopping import stoppable
 from service.export.batch import Encode
 from service.export.lane import Reading, Sink
-from service.query import RowsQuery
+from service.grammar.query import RowsQuery
 from service.slots import Slots
 from service.texts import text_values
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from service.cursor import Cursor, Cursors
 from service.databases.source import Snapshot
 from service.dataset import Dataset
+from service.grammar.cursor import Cursor, Cursors
+from service.grammar.query import RowsQuery, build_last, build_select
+from service.grammar.scanner import mistake
 from service.preferences import Count, Total
-from service.query import RowsQuery, build_last, build_select
-from service.scanner import mistake
 
 
 class Survey:

@@ -11,11 +11,11 @@ from service.database import CHANGED, utcnow
 from service.errors import SourceError, TailraceError
 from service.export.pipeline import Export
 from service.export.receipt import Outcome
+from service.grammar.query import RowsQuery
 from service.jobs.model import Record
 from service.jobs.store import Recorder
 from service.observe import Observer, StreamEnded, StreamStarted
 from service.preferences import count_headers
-from service.query import RowsQuery
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from service.dataset import Dataset
 from service.export.cells import TextOptions
 from service.export.copy import CopyLane
 from service.export.encode import Rows
-from service.query import parse_query
+from service.grammar.query import parse_query
 from service.settings import DatasetSettings
 from tests.exporting import (
     SECONDS,

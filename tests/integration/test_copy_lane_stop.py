@@ -14,7 +14,7 @@ from service.export.cells import TextOptions
 from service.export.copy import SETTLE_TIMEOUT, CopyLane
 from service.export.encode import Rows
 from service.export.lane import Sink
-from service.query import parse_query
+from service.grammar.query import parse_query
 from service.settings import DatasetSettings
 from tests.exporting import SECONDS, carried, catalog_of, open_source, records
 from tests.postgres import libpq_url, run_sql

@@ -18,12 +18,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.cursor import Cursor
 from service.databases.postgresql.source import PostgresSource
 from service.dataset import Dataset
 from service.errors import InvalidParameter
-from service.keyset import After
-from service.query import build_last, build_select, parse_query
+from service.grammar.cursor import Cursor
+from service.grammar.keyset import After
+from service.grammar.query import build_last, build_select, parse_query
 from service.settings import DatasetSettings
 from service.texts import text_values
 from tests.exporting import CURSORS, SECONDS, carried, catalog_of, open_source

@@ -17,7 +17,7 @@ from service.databases.postgresql.source import PostgresSource
 from service.dataset import Dataset
 from service.errors import InvalidParameter
 from service.export.encode import Rows
-from service.query import GRAMMAR
+from service.grammar.query import GRAMMAR
 from service.settings import SourceSettings
 from tests.attacks import ATTACKS, LONG, NAMES, WITH_NUL, identifier, in_grammar
 from tests.exporting import as_role, carried, catalog_of, login_role, open_source, records

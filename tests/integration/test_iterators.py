@@ -15,7 +15,7 @@ import structlog
 from service.database import utcnow
 from service.errors import DeadlineExceeded, TailraceError
 from service.export.encode import Rows
-from service.export.held import HELD_BYTES
+from service.export.held import HELD_BYTES, Held
 from service.export.items import values, whole_lines
 from service.export.iterate import AsyncRows, IteratorLane, ThreadRows
 from service.export.pipeline import BLOCK
@@ -91,8 +91,8 @@ async def test_a_reader_that_waits_makes_the_iterator_wait(kind: str, width: int
         await eventually(still, within=30, what="nothing more is made")
         ahead = made.made * (width + 15)
         row = width + 100
-        # The pipe, what is being put into it, what is held, and what is stepped into.
-        assert ahead <= 2 * BLOCK + 3 * HELD_BYTES + 6 * row
+        # What was read, the pipe, what is being put into it, what is held and being made.
+        assert ahead <= 4 * BLOCK + 4 * HELD_BYTES + 8 * row
     assert made.closed.is_set()
     await no_thread(made)
 
@@ -254,3 +254,8 @@ async def test_the_thread_knows_the_request() -> None:
         async with exporting(lane_of("thread", telling)) as export:
             await rest(export)
     assert found == {"request_id": "r-1"}
+
+
+async def test_rows_of_nothing_are_bounded_too() -> None:
+    held = Held(asyncio.Event())
+    assert not all(held.add([None]) for _ in range(HELD_BYTES))

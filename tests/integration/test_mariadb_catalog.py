@@ -85,8 +85,10 @@ CONFIGURED: dict[str, tuple[str, list[dict[str, Any]]]] = {
     "union": ("(SELECT 'x' AS a) UNION ALL (SELECT 'y') ORDER BY a", [{"a": "x"}, {"a": "y"}]),
     "names of ours": ("SELECT 'x' AS configured, 'y' AS r, 'z' AS c0", [{"configured": "x", "r": "y", "c0": "z"}]),
     "types": (
-        "SELECT CAST(1.50 AS DECIMAL(5,2)) AS d, 0.1e0 AS f, CAST('2026-02-28' AS DATE) AS day, "
-        "X'00FF' AS raw, TRUE AS flag, b'101' AS bits, NULL AS none",
+        (
+            "SELECT CAST(1.50 AS DECIMAL(5,2)) AS d, 0.1e0 AS f, CAST('2026-02-28' AS DATE) AS day,"
+            " X'00FF' AS raw, TRUE AS flag, b'101' AS bits, NULL AS none"
+        ),
         [{"d": 1.5, "f": 0.1, "day": "2026-02-28", "raw": "\\x00ff", "flag": 1, "bits": "\\x05", "none": None}],
     ),
 }  # fmt: skip

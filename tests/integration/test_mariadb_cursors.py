@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.cursor import Cursor
 from service.databases.mysql.source import MysqlSource
 from service.dataset import Dataset
-from service.query import build_last, parse_query
+from service.grammar.cursor import Cursor
+from service.grammar.query import build_last, parse_query
 from service.settings import DatasetSettings
 from tests.exporting import CURSORS, SECONDS, carried
 from tests.mariadb import catalog, connected, open_source, run

@@ -16,8 +16,8 @@ from sqlalchemy.sql import visitors
 from service.databases.mysql.source import MysqlSource
 from service.dataset import Dataset
 from service.errors import InvalidParameter, Unsupported
-from service.filters import MAX_VALUES
-from service.query import build_select, parse_query
+from service.grammar.filters import MAX_VALUES
+from service.grammar.query import build_select, parse_query
 from tests.exporting import carried, records
 from tests.mariadb import catalog, connected, open_source, run
 from tests.spelt_filters import FILTERS, VALUES, Spelt

@@ -15,7 +15,7 @@ from service.export.cells import TextOptions
 from service.export.encode import Rows
 from service.export.lane import Lane, Sink
 from service.export.lanes import open_lane
-from service.query import parse_query
+from service.grammar.query import parse_query
 from service.settings import DatasetSettings
 from tests.exporting import SECONDS, carried
 from tests.mariadb import catalog, connected, open_source, rows, run, running_queries

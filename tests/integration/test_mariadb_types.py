@@ -24,7 +24,7 @@ from service.errors import SourceError
 from service.export.cells import TextOptions
 from service.export.encode import Rows
 from service.export.lanes import open_lane
-from service.query import parse_query
+from service.grammar.query import parse_query
 from tests.exporting import carried, records
 from tests.mariadb import PACKET, catalog, connected, open_source, run, run_sql
 

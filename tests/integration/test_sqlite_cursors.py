@@ -19,7 +19,7 @@ from service.export.cells import TextOptions
 from service.export.encode import Rows
 from service.export.lanes import open_lane
 from service.export.survey import Survey
-from service.query import parse_query
+from service.grammar.query import parse_query
 from tests.exporting import CURSORS, SECONDS, carried
 from tests.sqlite_files import catalog, insert, open_file, queries, written
 

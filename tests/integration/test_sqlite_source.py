@@ -22,7 +22,7 @@ from service.export.cells import TextOptions
 from service.export.encode import Rows
 from service.export.lane import Sink
 from service.export.lanes import open_lane
-from service.query import parse_query
+from service.grammar.query import parse_query
 from service.settings import DatasetSettings
 from service.values import masked_url, source_url
 from tests.exporting import SECONDS, carried, records

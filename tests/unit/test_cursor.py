@@ -12,11 +12,11 @@ from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.sql import ClauseElement
 
 from service.column import Column, Kind
-from service.cursor import MAX_LENGTH, Cursor, Cursors, Values
 from service.dataset import Dataset
 from service.errors import InvalidParameter
-from service.keyset import After
-from service.query import RowsQuery, build_last, build_select, parse_query
+from service.grammar.cursor import MAX_LENGTH, Cursor, Cursors, Values
+from service.grammar.keyset import After
+from service.grammar.query import RowsQuery, build_last, build_select, parse_query
 from tests.datasets import ID, NAME, ORDERS, PRICE, dataset
 
 Pairs = list[tuple[str, str]]

@@ -9,8 +9,8 @@ from sqlalchemy.dialects.postgresql.base import PGDialect
 
 from service.column import Column
 from service.errors import InvalidParameter, RequestError
-from service.filters import OPERATORS, PATTERNS, Condition, parse_condition
-from service.scanner import Scanner
+from service.grammar.filters import OPERATORS, PATTERNS, Condition, parse_condition
+from service.grammar.scanner import Scanner
 from tests.datasets import (
     AT,
     BIG,

@@ -16,7 +16,7 @@ from service.dataset import ConfiguredQuery
 from service.export.cells import TextOptions
 from service.export.encode import Rows
 from service.export.literals import UnsafeLiteral, checked, read_literal, render
-from service.query import build_select, parse_query
+from service.grammar.query import build_select, parse_query
 from service.texts import bound, text_values
 from tests.datasets import HOSTILE, HOSTILE_NAMES, ID, NAME, dataset
 

@@ -9,9 +9,9 @@ from sqlalchemy.dialects.postgresql.base import PGDialect
 
 from service.column import Column
 from service.errors import InvalidParameter, RequestError
-from service.filters import MAX_VALUES, Condition
-from service.logic import MAX_CONDITIONS, MAX_DEPTH, Group, Term
-from service.query import RowsQuery, build_select, parse_query
+from service.grammar.filters import MAX_VALUES, Condition
+from service.grammar.logic import MAX_CONDITIONS, MAX_DEPTH, Group, Term
+from service.grammar.query import RowsQuery, build_select, parse_query
 from tests.datasets import DOC, HOSTILE, ID, NAME, ORDERS, PAID, PRICE, TAGS, dataset
 
 

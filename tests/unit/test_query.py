@@ -9,10 +9,10 @@ from sqlalchemy.dialects.postgresql.base import PGDialect
 
 from service.column import Column
 from service.errors import InvalidParameter, RequestError
-from service.filters import Condition
-from service.ordering import MAX_ORDER, Ordering
-from service.query import MAX_ROWS, RowsQuery, build_select, parse_query
-from service.selection import MAX_COLUMNS, Selected
+from service.grammar.filters import Condition
+from service.grammar.ordering import MAX_ORDER, Ordering
+from service.grammar.query import MAX_ROWS, RowsQuery, build_select, parse_query
+from service.grammar.selection import MAX_COLUMNS, Selected
 from tests.datasets import AT, HOSTILE, ID, KINDS, NAME, ORDERS, PRICE, dataset
 
 Pairs = list[tuple[str, str]]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import InvalidParameter
-from service.scanner import Scanner
+from service.grammar.scanner import Scanner
 
 STOPS = ",:()"
 

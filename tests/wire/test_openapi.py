@@ -62,7 +62,9 @@ def test_openapi_describes_every_parameter_of_the_rows(served: Served) -> None:
     assert described.keys() >= expected | {"header", "end", "chunk_size", "dataset", "Accept"}
     for name, parameter in described.items():
         assert "schema" in parameter
-        assert parameter["in"] == {"dataset": "path", "Accept": "header", "Prefer": "header"}.get(name, "query")
+        assert parameter["in"] == {"dataset": "path", "Accept": "header", "Prefer": "header"}.get(
+            name, "query"
+        )
     assert operation["responses"].keys() >= {"200", "400", "404", "406", "502", "503", "504"}
     media_types = operation["responses"]["200"]["content"].keys()
     assert media_types == {

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from service.app import create_app
-from service.logic import MAX_CONDITIONS
+from service.grammar.logic import MAX_CONDITIONS
 from service.settings import Settings
 from tests.clients import ask, send_raw
 from tests.commands import launched

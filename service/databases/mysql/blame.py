@@ -13,9 +13,9 @@ from service.errors import (
     SourceError,
     SourceUnavailable,
 )
-from service.filters import EXPRESSIONS, Condition
-from service.query import RowsQuery
-from service.scanner import mistake
+from service.grammar.filters import EXPRESSIONS, Condition
+from service.grammar.query import RowsQuery
+from service.grammar.scanner import mistake
 
 UNAVAILABLE = frozenset(
     {1040, 1042, 1043, 1044, 1045, 1049, 1053, 1129, 1130, 1152, 1158, 1159, 1160, 1161}

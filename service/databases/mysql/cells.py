@@ -21,7 +21,7 @@ from service.dialect import Expression
 from service.export.cells import Cell, Form, TextOptions
 from service.export.encode import FORMULA, HARMLESS, Rows
 from service.export.template import Template
-from service.query import RowsQuery
+from service.grammar.query import RowsQuery
 from service.texts import TextHolder, placed
 
 # Bytes have no limit below that of a packet, so their lines cannot be promised to have one.

@@ -32,7 +32,7 @@ from service.dataset import ConfiguredQuery
 from service.dialect import Dialect
 from service.errors import SourceError, TailraceError
 from service.export.receipt import SnapshotMark
-from service.query import RowsQuery
+from service.grammar.query import RowsQuery
 
 # The bytes of an export must not depend on how a server happens to be configured. Backslashes
 # escape and double quotes are texts, as the driver and the configured SQL take it; zero dates

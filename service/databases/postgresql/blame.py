@@ -11,9 +11,9 @@ from sqlalchemy.exc import DBAPIError
 
 from service.database import source_error
 from service.errors import InvalidParameter, TailraceError
-from service.filters import EXPRESSIONS, PATTERNS
-from service.query import RowsQuery
-from service.scanner import mistake
+from service.grammar.filters import EXPRESSIONS, PATTERNS
+from service.grammar.query import RowsQuery
+from service.grammar.scanner import mistake
 
 # Class 22 is a value that its type does not take; 42883 an operator that the type lacks; 0A000 a
 # type that has no input. PostgreSQL's manual, appendix A.

@@ -21,7 +21,7 @@ from service.databases.postgresql.cells import BLANKS, JSON_TEXT, LINE_BREAKS, c
 from service.export.cells import TextOptions, over
 from service.export.encode import Rows
 from service.export.template import joined
-from service.query import RowsQuery
+from service.grammar.query import RowsQuery
 from service.texts import TextHolder, placed
 
 

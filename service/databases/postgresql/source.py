@@ -23,7 +23,7 @@ from service.dialect import Dialect
 from service.errors import SourceError
 from service.export.literals import checked, render
 from service.export.receipt import SnapshotMark
-from service.query import RowsQuery
+from service.grammar.query import RowsQuery
 
 PG14, PG17 = (14,), (17,)
 

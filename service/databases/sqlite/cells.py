@@ -23,7 +23,7 @@ from service.dialect import Expression
 from service.export.cells import Cell, Form, TextOptions, in_place, over
 from service.export.encode import FORMULA, HARMLESS, Rows
 from service.export.template import Template, joined
-from service.query import RowsQuery, build_select
+from service.grammar.query import RowsQuery, build_select
 from service.texts import TextHolder, placed
 
 REAL_FUNCTION = "tailrace_real"  # SQLite itself writes 15 digits, which lose some

@@ -31,7 +31,7 @@ from service.dialect import Dialect
 from service.errors import SourceError, SourceUnavailable
 from service.export.batch import plain_text
 from service.export.receipt import SnapshotMark
-from service.query import RowsQuery
+from service.grammar.query import RowsQuery
 
 BUSY_TIMEOUT = 0.1  # seconds that SQLite itself waits for a lock, which nothing can interrupt
 LOOK_TIMEOUT = 5.0  # seconds that the catalogue waits for one

@@ -16,10 +16,10 @@ from itsdangerous import BadData, URLSafeSerializer
 
 from service.dialect import Scalar
 from service.errors import InvalidParameter
-from service.filters import Condition
-from service.logic import Term
-from service.ordering import Ordering
-from service.scanner import mistake
+from service.grammar.filters import Condition
+from service.grammar.logic import Term
+from service.grammar.ordering import Ordering
+from service.grammar.scanner import mistake
 
 PARAMETER = "after"
 SALT = "tailrace.cursor.1"  # the version: another layout gets another number

@@ -16,17 +16,17 @@ from typing import Any
 import sqlalchemy as sa
 
 from service.column import Column
-from service.cursor import PARAMETER as AFTER
-from service.cursor import Cursors, digest_of
 from service.dataset import Dataset
 from service.errors import Unsupported
-from service.filters import Condition
-from service.keyset import After
-from service.logic import GROUPS, FilterReader, Term, conditions_of
-from service.names import Names
-from service.ordering import Ordering, order_by, parse_order, total_order
-from service.scanner import mistake
-from service.selection import Selected, parse_select
+from service.grammar.cursor import PARAMETER as AFTER
+from service.grammar.cursor import Cursors, digest_of
+from service.grammar.filters import Condition
+from service.grammar.keyset import After
+from service.grammar.logic import GROUPS, FilterReader, Term, conditions_of
+from service.grammar.names import Names
+from service.grammar.ordering import Ordering, order_by, parse_order, total_order
+from service.grammar.scanner import mistake
+from service.grammar.selection import Selected, parse_select
 
 ORDERED = frozenset({"order", "limit", "offset", AFTER})
 OWN = ORDERED | {"select"}

@@ -13,9 +13,9 @@ import sqlalchemy as sa
 
 from service.dataset import Dataset
 from service.dialect import Clause
-from service.filters import MAX_VALUES, Condition, parse_condition
-from service.names import Names
-from service.scanner import Scanner
+from service.grammar.filters import MAX_VALUES, Condition, parse_condition
+from service.grammar.names import Names
+from service.grammar.scanner import Scanner
 
 GROUPS = frozenset({"and", "or", "not.and", "not.or"})
 NESTED = re.compile(r"(?:not\.)?(?:and|or)(?=\()")

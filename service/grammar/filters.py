@@ -18,7 +18,7 @@ from service.column import Column, Kind
 from service.dataset import Dataset
 from service.dialect import Clause, Dialect, Expression
 from service.errors import InvalidParameter, Unsupported
-from service.scanner import Scanner, Word, mistake
+from service.grammar.scanner import Scanner, Word, mistake
 
 Operand = tuple[str, ...]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from service.column import Column
 from service.dataset import Dataset
 from service.errors import UnknownColumn, Unsupported
-from service.scanner import ESCAPE, QUOTED, Scanner
+from service.grammar.scanner import ESCAPE, QUOTED, Scanner
 
 UNSUPPORTED = {"->": "json paths", "::": "casts"}
 

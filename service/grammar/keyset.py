@@ -13,10 +13,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from service.cursor import Values
 from service.dataset import Dataset
 from service.dialect import Clause, Expression, Scalar
-from service.ordering import Ordering
+from service.grammar.cursor import Values
+from service.grammar.ordering import Ordering
 
 Compare = Callable[[Any, Any], Any]
 

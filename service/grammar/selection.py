@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from service.column import Column
 from service.errors import Unsupported
-from service.names import Names
-from service.scanner import Scanner
+from service.grammar.names import Names
+from service.grammar.scanner import Scanner
 
 MAX_COLUMNS = 1664  # what PostgreSQL's SELECT takes (MaxTupleAttributeNumber)
 

@@ -9,8 +9,8 @@ from service.column import Column
 from service.dataset import Dataset
 from service.dialect import Expression
 from service.errors import Unsupported
-from service.names import Names
-from service.scanner import Scanner
+from service.grammar.names import Names
+from service.grammar.scanner import Scanner
 
 MAX_ORDER = 32  # columns; what continues behind a row compares each with all in front of it
 
