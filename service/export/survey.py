@@ -18,8 +18,8 @@ from service.preferences import Count, Total
 class Survey:
     """``count`` is what the caller asked for, ``most`` the rows that the profile can hold.
 
-    Its statements hold no other values than that of the rows. ``total`` is known after ``before``; ``next_cursor`` after ``after``: the place behind the
-    last row, read by a query of its own.
+    ``total`` is known after ``before``; ``next_cursor`` after ``after``: the place behind the
+    last row, read by a query of its own. No statement holds other values than that of the rows.
     """
 
     def __init__(

@@ -27,7 +27,7 @@ def served(
         module_mariadb_url,
         "CREATE TABLE numbers (id INT PRIMARY KEY, name VARCHAR(20), price DECIMAL(9,2), "
         "paid BOOLEAN) COMMENT 'some numbers'",
-        "INSERT INTO numbers SELECT seq, IF(seq % 7 = 0, NULL, CONCAT('näme, ', seq)), seq / 8, "
+        "INSERT INTO numbers SELECT seq, IF(seq % 7 = 0, NULL, CONCAT('näme, ', seq)), ROUND(seq / 8, 2), "
         f"seq % 2 FROM seq_1_to_{ROWS}",
         "CREATE TABLE wide (id INT PRIMARY KEY, text TEXT)",
         "INSERT INTO wide SELECT seq, REPEAT('x', 10000) FROM seq_1_to_5000",
