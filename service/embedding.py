@@ -33,7 +33,6 @@ from service.observe import Observer, StreamEnded, StreamStarted, log
 from service.representation import (
     PARAMETERS,
     Representation,
-    content_disposition,
     parse_representation,
 )
 from service.settings import LimitSettings
@@ -130,7 +129,7 @@ class RowStreams:
         return StreamResponse(
             IteratorStream(export, name, self._observe, self._prove),
             self.active,
-            headers=_headers(name, asked, export_id),
+            headers={**asked.headers(name), "X-Export-Id": export_id},
             max_duration=limits.max_duration,
         )
 
@@ -198,18 +197,3 @@ def _stages(asked: Representation, labels: Sequence[str]) -> Stages:
         encoding=encoding.stage() if encoding else None,
         trailer=asked.end,
     )
-
-
-def _headers(name: str, asked: Representation, export_id: str) -> dict[str, str]:
-    headers = {
-        "Content-Type": asked.media_type,
-        "Content-Disposition": content_disposition(asked.filename(name)),
-        "X-Export-Id": export_id,
-        "Accept-Ranges": "none",
-        "Vary": "Accept-Encoding",
-        "Cache-Control": "no-store",
-        "X-Content-Type-Options": "nosniff",
-    }
-    if asked.encoding is not None:
-        headers["Content-Encoding"] = COMPRESSIONS[asked.encoding].coding
-    return headers

@@ -52,6 +52,20 @@ class Representation:
             return f"text/csv; charset=utf-8; header={present}"
         return f"{self.format.media_type}; charset=utf-8"
 
+    def headers(self, dataset: str, *vary: str) -> dict[str, str]:
+        """What a stream of this file says of itself, whatever it is a stream of."""
+        headers = {
+            "Content-Type": self.media_type,
+            "Content-Disposition": content_disposition(self.filename(dataset)),
+            "Accept-Ranges": "none",
+            "Vary": ", ".join((*vary, "Accept-Encoding")),
+            "Cache-Control": "no-store",
+            "X-Content-Type-Options": "nosniff",
+        }
+        if self.encoding is not None:
+            headers["Content-Encoding"] = COMPRESSIONS[self.encoding].coding
+        return headers
+
     def filename(self, dataset: str) -> str:
         """``flights.csv``, ``flights.ndjson.gz``."""
         compression = COMPRESSIONS.get(self.compression)

@@ -162,6 +162,8 @@ def mysql_url(text: str) -> str:
         raise ValueError("names another driver: MariaDB and MySQL are served through aiomysql only")
     if unknown := sorted(set(url.query) - MYSQL_PARAMETERS):
         raise ValueError(f"has parameters that are not known: {', '.join(unknown)}")
+    if url.query.get("ssl", "true") != "true":
+        raise ValueError("asks for ssl in another way than ssl=true")
     if not url.database:
         raise ValueError("names no database")
     return url.set(drivername="mysql+aiomysql").render_as_string(hide_password=False)

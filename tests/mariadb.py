@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import pwd
 import shutil
 import socket
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -52,13 +51,13 @@ def found(program: str) -> str | None:
 
 
 @contextmanager
-def running(program: str) -> Iterator[str]:
+def running(program: str, *options: str) -> Iterator[str]:
     """A server of our own: its data, its socket and its port are nobody else's."""
     folder = Path(tempfile.mkdtemp(prefix="tailrace-mariadb-"))
     try:
         _install(folder)
         port = _free_port()
-        options = (
+        placed = (
             "--no-defaults",
             f"--datadir={folder / 'data'}",
             f"--socket={folder / 'socket'}",
@@ -70,7 +69,9 @@ def running(program: str) -> Iterator[str]:
             "--skip-name-resolve",
         )
         with (folder / "log").open("wb") as log:
-            process = subprocess.Popen([program, *options, *_as_user()], stdout=log, stderr=log)
+            process = subprocess.Popen(
+                [program, *placed, *options, *_as_user()], stdout=log, stderr=log
+            )
         try:
             url = f"mysql://root@127.0.0.1:{port}/mysql"
             wait_until(lambda: _answers(process, url, folder), within=START_SECONDS, what="ready")
@@ -184,11 +185,9 @@ def _install(folder: Path) -> None:
     )
 
 
-def _as_user() -> list[str]:
+def _as_user() -> tuple[str, ...]:
     # It refuses to run as root.
-    with suppress(KeyError):
-        return [f"--user={pwd.getpwnam('mysql').pw_name}"] if os.geteuid() == 0 else []
-    return []
+    return ("--user=mysql",) if os.geteuid() == 0 else ()
 
 
 def _free_port() -> int:

@@ -18,7 +18,6 @@ from service.api.router import Router
 from service.database import utcnow
 from service.dataset import Dataset
 from service.export.assembly import Asked, assemble
-from service.export.compress import COMPRESSIONS
 from service.export.encode import FORMATS
 from service.grammar.query import RowsQuery, parse_query
 from service.jobs.direct import CountOnly, DirectStream
@@ -27,7 +26,6 @@ from service.preferences import preferred_count
 from service.representation import (
     PARAMETERS,
     Representation,
-    content_disposition,
     negotiate_format,
     parse_representation,
 )
@@ -118,19 +116,10 @@ def stream_headers(
 ) -> dict[str, str]:
     """Everything that a client may want to know before the first byte."""
     receipt = f"{base_of(request)}/v1/exports/{export_id}/receipt"
-    headers = {
-        "Content-Type": representation.media_type,
-        "Content-Disposition": content_disposition(representation.filename(dataset.name)),
+    return representation.headers(dataset.name, "Accept") | {
         "X-Export-Id": export_id,
         "Link": f'<{receipt}>; rel="receipt"',
-        "Accept-Ranges": "none",
-        "Vary": "Accept, Accept-Encoding",
-        "Cache-Control": "no-store",
-        "X-Content-Type-Options": "nosniff",
     }
-    if representation.encoding is not None:
-        headers["Content-Encoding"] = COMPRESSIONS[representation.encoding].coding
-    return headers
 
 
 def _total(dataset: Dataset, query: RowsQuery) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Literal, TypedDict
@@ -72,11 +72,9 @@ class CopyLane:
         return self.source.slots
 
     @asynccontextmanager
-    async def reading(
-        self, *, max_seconds: float, lock_seconds: float, texts: Sequence[str] = ()
-    ) -> AsyncIterator[Reading]:
+    async def reading(self, *, max_seconds: float, lock_seconds: float) -> AsyncIterator[Reading]:
         async with self.source.snapshot(
-            texts=tuple(dict.fromkeys((*self.texts, *texts))),
+            texts=self.texts,
             query=self.query,
             max_seconds=max_seconds,
             lock_seconds=lock_seconds,

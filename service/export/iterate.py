@@ -8,7 +8,7 @@ import contextvars
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -42,10 +42,8 @@ class IteratorLane(ABC):
         return self._slots
 
     @asynccontextmanager
-    async def reading(
-        self, *, max_seconds: float, lock_seconds: float, texts: Sequence[str] = ()
-    ) -> AsyncIterator[Reading]:
-        del max_seconds, lock_seconds, texts  # nothing here can be told of them
+    async def reading(self, *, max_seconds: float, lock_seconds: float) -> AsyncIterator[Reading]:
+        del max_seconds, lock_seconds  # nothing here can be told of them
         let_go = threading.Event()
         yield Reading(None, partial(self._carry, let_go), let_go.set)
 

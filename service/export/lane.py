@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -43,9 +43,9 @@ class Lane(Protocol):
     def slots(self) -> Slots: ...
 
     def reading(
-        self, *, max_seconds: float, lock_seconds: float, texts: Sequence[str] = ()
+        self, *, max_seconds: float, lock_seconds: float
     ) -> AbstractAsyncContextManager[Reading]:
-        """Take what it needs; ``texts`` are values of further statements in the same snapshot."""
+        """Take what it needs, for as long as the block lasts."""
         ...
 
 
@@ -63,11 +63,9 @@ class Unread:
         return self._lane.slots
 
     @asynccontextmanager
-    async def reading(
-        self, *, max_seconds: float, lock_seconds: float, texts: Sequence[str] = ()
-    ) -> AsyncIterator[Reading]:
+    async def reading(self, *, max_seconds: float, lock_seconds: float) -> AsyncIterator[Reading]:
         async with self._lane.reading(
-            max_seconds=max_seconds, lock_seconds=lock_seconds, texts=texts
+            max_seconds=max_seconds, lock_seconds=lock_seconds
         ) as reading:
             yield Reading(reading.snapshot, _nothing)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -52,11 +52,9 @@ class RowsLane:
         return self.source.slots
 
     @asynccontextmanager
-    async def reading(
-        self, *, max_seconds: float, lock_seconds: float, texts: Sequence[str] = ()
-    ) -> AsyncIterator[Reading]:
+    async def reading(self, *, max_seconds: float, lock_seconds: float) -> AsyncIterator[Reading]:
         async with self.source.snapshot(
-            texts=tuple(dict.fromkeys((*self.texts, *texts))),
+            texts=self.texts,
             query=self.query,
             max_seconds=max_seconds,
             lock_seconds=lock_seconds,

@@ -162,6 +162,21 @@ def test_long_texts_are_sorted_by_all_that_a_cursor_holds(pages: Pages) -> None:
     assert joined == whole
 
 
+def test_a_number_alone_may_be_the_order(pages: Pages) -> None:
+    configured = {
+        "few": DatasetSettings(source="main", sql="SELECT seq AS n FROM seq_1_to_5", key=("n",))
+    }
+
+    async def both() -> tuple[list[bytes], list[bytes]]:
+        few = await catalog(pages.source, configured).dataset("few")
+        pairs: Pairs = [("order", "n.desc")]
+        whole = await pages.lines(*pairs, dataset=few)
+        return whole, await pages.joined(pairs, iter(lambda: 2, 0), few)
+
+    whole, joined = pages.runner.run(both())
+    assert whole == joined == [b'{"n":%d}\n' % place for place in (5, 4, 3, 2, 1)]
+
+
 def test_a_key_of_a_configured_query_may_hold_nulls(pages: Pages) -> None:
     sql = "VALUES (1, 'b'), (1, NULL), (NULL, 'a'), (NULL, NULL), (2, 'a')"
     configured = {

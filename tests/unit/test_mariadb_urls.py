@@ -24,6 +24,7 @@ def test_every_spelling_is_one_driver(scheme: str) -> None:
         (f"mysql://reader:{SECRET}@db", "names no database"),
         (f"mysql://reader:{SECRET}@db/facts?charset=latin1", "parameters that are not known: charset"),
         (f"mysql://reader:{SECRET}@db/facts?init_command=x", "not known: init_command"),
+        (f"mysql://reader:{SECRET}@db/facts?ssl=false", "another way than ssl=true"),
         (f"mysql://reader:{SECRET}@db:port/facts", "is not a URL"),
     ],
 )  # fmt: skip

@@ -120,10 +120,8 @@ class MysqlDialect:
     def cursor_value(self, column: Column, expression: Expression) -> Expression:
         """Text; of an ENUM and a SET the number, by which they are ordered."""
         found = family(column)
-        if found in REAL:
-            return Template("({cell} + 0e0)", expression)
-        if found in INDEXED:
-            return Template("({cell} + 0)", expression)
+        if found in REAL or found in INDEXED:
+            return expression.op("+")(sa.literal_column("0e0" if found in REAL else "0"))
         return sa.func.hex(expression) if found in BYTES else expression
 
     def cursor_bound(self, column: Column, value: Scalar) -> Expression:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -49,9 +48,15 @@ ISOLATION = "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ"
 BEGIN = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
 OPENING = "SELECT CONNECTION_ID() AS id, UTC_TIMESTAMP(6) AS at"
 LONGEST_WAIT = 31_536_000  # seconds; the largest value of the server's time-outs
-# No name may stand without quotes: SQLAlchemy does not know every word that is reserved.
-NO_NAME = re.compile(r"(?!)")
 SSL = ("ssl", "ssl_ca", "ssl_cert", "ssl_key")
+
+
+class EveryWord(set[str]):
+    """No name stands without quotes: SQLAlchemy does not know every word that is reserved."""
+
+    def __contains__(self, word: object) -> bool:
+        del word
+        return True
 
 
 @compiles(ConfiguredQuery, "mysql", "mariadb")
@@ -214,7 +219,7 @@ class MysqlSource(Source):
 
     def _quote_all(self, *_: object) -> None:
         # The first connection has chosen the preparer, by what the server is.
-        self.engine.dialect.identifier_preparer.legal_characters = NO_NAME
+        self.engine.dialect.identifier_preparer.reserved_words = EveryWord()
 
     def _settings(self, max_seconds: float, lock_seconds: float) -> Mapping[str, object]:
         seconds = _bounded(max_seconds)
