@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
-from pymysql.connections import FieldDescriptorPacket  # type: ignore[import-untyped]  # no types
+from aiomysql.connection import FieldDescriptorPacket  # type: ignore[import-untyped]  # no types
 
 from service.column import Column
 from service.databases.mysql.family import column_of

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
-import pymysql.err  # type: ignore[import-untyped]  # it has no types
+import aiomysql  # type: ignore[import-untyped]  # it has no types
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
@@ -124,7 +124,7 @@ class MysqlSnapshot:
 class MysqlSource(Source):
     kind = "mysql"
     dialect: ClassVar[Dialect] = MYSQL
-    driver_errors = (pymysql.err.Error, OSError, EOFError, TimeoutError)
+    driver_errors = (aiomysql.Error, OSError, EOFError, TimeoutError)
 
     def __init__(
         self, name: str, url: str, *, max_connections: int, slot_timeout: float, lane: str = "auto"
@@ -210,7 +210,7 @@ class MysqlSource(Source):
         """Errors that are about a filter's value become the caller's."""
         try:
             yield
-        except (DBAPIError, pymysql.err.Error) as error:
+        except (DBAPIError, aiomysql.Error) as error:
             cause = getattr(error, "orig", None) or error
             mistake = blamed(cause, query) if query is not None else None
             if mistake is None:
@@ -260,4 +260,4 @@ def _refuse_plain(connection: Any, _: object) -> None:
     finally:
         cursor.close()
     if not row or not row[1]:
-        raise pymysql.err.OperationalError(2026, "the server offers no encryption")
+        raise aiomysql.OperationalError(2026, "the server offers no encryption")
