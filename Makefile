@@ -29,8 +29,9 @@ $(stamp): $(locks) pyproject.toml
 run: setup ## Serve the demo: embedded PostgreSQL, a real dataset (ARGS="--port 8080")
 	$(bin)/tailrace demo --data-dir .tailrace/demo $(ARGS)
 
+# A file at a time: what its tests share is made once.
 test: setup ## Run every test (ARGS="tests/unit -k csv")
-	$(bin)/pytest $(ARGS)
+	$(bin)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 faults: setup ## Run the fault tests at full length
 	TAILRACE_FAULTS=full $(bin)/pytest tests/faults $(ARGS)

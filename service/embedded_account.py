@@ -18,6 +18,7 @@ import pwd
 import shutil
 import stat
 import subprocess
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from service.errors import ConfigurationError
 
 ACCOUNT = "tailrace-postgres"
 # cron and minimal containers have a PATH without the administrator's folders
+ATTEMPTS, ATTEMPT_INTERVAL = 5, 0.2  # seconds
 ADMINISTRATION = os.pathsep.join(("/usr/local/sbin", "/usr/sbin", "/sbin"))
 
 
@@ -124,16 +126,20 @@ def _entry() -> pwd.struct_passwd | None:
 
 
 def _made() -> pwd.struct_passwd:
-    outcome = _useradd()
-    # whatever useradd said, another process may have made it in the meantime
-    entry = _entry()
-    if entry is None:
-        raise ConfigurationError(
-            f"PostgreSQL does not run as root, and the system account {ACCOUNT!r} for it could not "
-            f"be made ({outcome}). Make that account, run Tailrace as another user, or configure "
-            "[database] url."
-        )
-    return entry
+    outcome = ""
+    for _ in range(ATTEMPTS):
+        outcome = _useradd()
+        # whatever useradd said, another process may have made it in the meantime, or be about to:
+        # useradd(8) gives up at once when /etc/passwd is locked
+        entry = _entry()
+        if entry is not None:
+            return entry
+        time.sleep(ATTEMPT_INTERVAL)
+    raise ConfigurationError(
+        f"PostgreSQL does not run as root, and the system account {ACCOUNT!r} for it could not "
+        f"be made ({outcome}). Make that account, run Tailrace as another user, or configure "
+        "[database] url."
+    )
 
 
 def _useradd() -> str:

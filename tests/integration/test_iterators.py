@@ -162,7 +162,11 @@ async def test_an_error_before_the_first_row_is_raised_by_open(kind: str) -> Non
 
 
 @each_kind
-@pytest.mark.parametrize("row", [(1,), (1, 2, 3), "ab", (1, object()), (1, "\ud800")], ids=repr)
+@pytest.mark.parametrize(
+    "row",
+    [(1,), (1, 2, 3), "ab", (1, object()), (1, "\ud800")],
+    ids=["short", "long", "text", "no cell", "no character"],
+)
 async def test_a_row_that_is_none_ends_it(kind: str, row: Any) -> None:
     closed = threading.Event()
 

@@ -114,7 +114,7 @@ async def test_a_sink_that_fails_ends_the_export_with_its_own_error(url: str, fo
 
     async with open_source(url, connections=1) as source:
         await stopped(await lane_of(source, "large", form), sink)
-        assert await idle(url, "`large`")
+        await eventually(lambda: idle(url, "`large`"), within=WITHIN, what="the server is idle")
         assert await free_and_good(source)
 
 

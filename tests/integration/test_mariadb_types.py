@@ -189,7 +189,7 @@ def numbers_kept(file: bytes) -> list[dict[str, Any]]:
 
 
 @SLOW
-@given(rows=ROWS, delimiter=st.sampled_from(",;\t .:-+'|"), excel=st.booleans())
+@given(rows=ROWS, delimiter=st.sampled_from(",;\t .:-+|"), excel=st.booleans())
 def test_csv_reads_back_as_the_same_texts(
     workshop: Workshop, rows: list[dict[str, Any]], delimiter: str, *, excel: bool
 ) -> None:

@@ -125,7 +125,9 @@ async def test_what_readers_make_of_it(url: str, table: str, read: Read, value: 
 
 
 @pytest.mark.parametrize(
-    "read", [PYTHON, ORJSON, MSGSPEC, of_polars, of_pyarrow, of_duckdb], ids=str
+    "read",
+    [PYTHON, ORJSON, MSGSPEC, of_polars, of_pyarrow, of_duckdb],
+    ids=["python", "orjson", "msgspec", "polars", "pyarrow", "duckdb"],
 )
 async def test_minus_zero_is_taken_for_an_integer(url: str, read: Read) -> None:
     found = read(await line_of(url, "minus"))

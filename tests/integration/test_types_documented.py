@@ -18,7 +18,7 @@ from tests.typed_exports import Workshop, workshop
 from tests.typed_tables import TypedTable, create
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "formats.md").read_text()
-TYPES = DOCUMENT.partition("## Types\n")[2].partition("## Compression")[0]
+TYPES = DOCUMENT.partition("## Types\n")[2].partition("\n## ")[0]
 SETUP = TYPES.partition("```sql\n")[2].partition("```")[0]
 CELL = r"(?:`([^`]*)`)?"
 EXAMPLES = re.findall(rf"^\| {CELL} \|(?: {CELL})? \| {CELL} \| {CELL} \|$", TYPES, re.MULTILINE)

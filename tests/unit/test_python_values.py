@@ -94,7 +94,11 @@ TABLE: list[tuple[Any, str | None, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("value", "in_csv", "in_json"), TABLE, ids=lambda value: repr(value)[:40])
+@pytest.mark.parametrize(
+    ("value", "in_csv", "in_json"),
+    TABLE,
+    ids=lambda value: repr(bytes(value) if isinstance(value, memoryview) else value)[:40],
+)
 def test_every_kind_of_value(value: Any, in_csv: str | None, in_json: str) -> None:
     assert CSV_TEXTS[type(value)](value) == in_csv
     assert JSON_TEXTS[type(value)](value) == in_json

@@ -30,6 +30,8 @@ ALLOWED = {
     "/v1/datasets/refresh": "GET, HEAD, POST",  # also the name of a dataset
 }
 
+UNKNOWN = "01a20000-0000-7000-8000-000000000000"  # a UUIDv7 that nobody was given
+
 
 @pytest.fixture(scope="module")
 def served(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
@@ -106,8 +108,8 @@ def exchanged(base: str, data: bytes) -> bytes:
         ("/v1/exports?limit=0", 422),
         ("/v1/exports?cursor=x", 400),
         ("/v1/exports/no-uuid", 422),
-        (f"/v1/exports/{uuid4()}", 404),
-        (f"/v1/exports/{uuid4()}/receipt", 404),
+        (f"/v1/exports/{UNKNOWN}", 404),
+        (f"/v1/exports/{UNKNOWN}/receipt", 404),
     ],
 )
 def test_head_of_an_error_is_that_error_without_its_body(
