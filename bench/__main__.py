@@ -17,11 +17,14 @@ from bench.service_under_test import Bench, running
 def main() -> None:
     options = _options()
     measured: list[Measured] = []
-    with running(options.folder) as bench:
-        for name in MEASURES:
-            if options.only in name:
-                measured += _measure(bench, name, options.runs)
-    _print(measured)
+    try:
+        # Resolved, since some of the programs are started in folders of their own.
+        with running(options.folder.resolve()) as bench:
+            for name in MEASURES:
+                if options.only in name:
+                    measured += _measure(bench, name, options.runs)
+    finally:
+        _print(measured)
     machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
     print(f"\nMedians of {options.runs} runs in turn, slow ones of 2, one machine; {machine}.")
     result = {"machine": machine, "runs": options.runs, "rows": [as_json(it) for it in measured]}
