@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from functools import partial
+from contextlib import AbstractAsyncContextManager
 from typing import Literal, TypedDict
 
 import asyncpg
@@ -18,7 +16,7 @@ from service.dataset import Dataset
 from service.errors import SourceError, TailraceError
 from service.export.cells import TextOptions
 from service.export.encode import Rows
-from service.export.lane import Reading, Sink
+from service.export.lane import Reading, Sink, reading_from
 from service.export.literals import rendering
 from service.grammar.query import RowsQuery, build_select
 from service.slots import Slots
@@ -71,15 +69,17 @@ class CopyLane:
     def slots(self) -> Slots:
         return self.source.slots
 
-    @asynccontextmanager
-    async def reading(self, *, max_seconds: float, lock_seconds: float) -> AsyncIterator[Reading]:
-        async with self.source.snapshot(
+    def reading(
+        self, *, max_seconds: float, lock_seconds: float
+    ) -> AbstractAsyncContextManager[Reading]:
+        return reading_from(
+            self.source,
+            self.run,
             texts=self.texts,
             query=self.query,
             max_seconds=max_seconds,
             lock_seconds=lock_seconds,
-        ) as snapshot:
-            yield Reading(snapshot, partial(self.run, snapshot))
+        )
 
     async def run(self, snapshot: PostgresSnapshot, sink: Sink) -> int:
         """Carry every row into ``sink`` and give their number, as the server counted them.

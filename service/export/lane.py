@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
-from service.databases.source import Snapshot
+from service.databases.source import Snapshot, Source
+from service.grammar.query import RowsQuery
 from service.slots import Slots
 
 Sink = Callable[[bytes], Coroutine[Any, Any, None]]
@@ -47,6 +49,23 @@ class Lane(Protocol):
     ) -> AbstractAsyncContextManager[Reading]:
         """Take what it needs, for as long as the block lasts."""
         ...
+
+
+@asynccontextmanager
+async def reading_from(
+    source: Source,
+    run: Callable[[Any, Sink], Awaitable[int]],
+    *,
+    texts: Sequence[str],
+    query: RowsQuery,
+    max_seconds: float,
+    lock_seconds: float,
+) -> AsyncIterator[Reading]:
+    """A reading of a snapshot of ``source``; ``run`` carries its rows into a sink."""
+    async with source.snapshot(
+        texts=texts, query=query, max_seconds=max_seconds, lock_seconds=lock_seconds
+    ) as snapshot:
+        yield Reading(snapshot, partial(run, snapshot))
 
 
 class Unread:

@@ -25,6 +25,7 @@ from service.export.copy import CopyLane
 from service.export.lane import Lane
 from service.export.rows import Projection, RowsLane
 from service.grammar.query import RowsQuery, build_select
+from service.texts import text_values
 
 # A whole line is one expression, and what a database takes as one statement has an end
 # (SQLite: a million bytes).
@@ -77,8 +78,8 @@ def _postgres_rows(dataset: Dataset, query: RowsQuery, options: TextOptions) -> 
     inner, values = over(build_select(dataset, query))
     cells = list(map(postgres_cell, query.columns, values, [options] * len(values)))
     statement = sa.select(*(cell.expression for cell in cells)).select_from(inner)
-    forms = [cell.form for cell in cells]
-    return Projection(statement, encoder(options.rows, query.labels, forms, options.delimiter))
+    encode = encoder(options.rows, query.labels, [cell.form for cell in cells], options.delimiter)
+    return Projection(statement, encode, tuple(text_values(statement)))
 
 
 def _rows(dataset: Dataset, query: RowsQuery, options: TextOptions, texts: Texts) -> Projection:

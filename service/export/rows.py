@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,10 +12,9 @@ import sqlalchemy as sa
 from service.databases.source import Snapshot, Source
 from service.databases.stopping import stoppable
 from service.export.batch import Encode
-from service.export.lane import Reading, Sink
+from service.export.lane import Reading, Sink, reading_from
 from service.grammar.query import RowsQuery
 from service.slots import Slots
-from service.texts import text_values
 
 FIRST_ROWS, MOST_ROWS = 1, 2000  # a row may hold megabytes, and the first one tells
 GROWTH = 8  # times as many rows at most as in the batch before
@@ -26,10 +23,14 @@ BATCH_BYTES = 128 * 1024  # of text: encoding it takes the event loop some milli
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """A SELECT, and what makes a batch of its rows the text of the format."""
+    """A SELECT, and what makes a batch of its rows the text of the format.
+
+    ``texts`` are its values, where the source has to render them before it can be run.
+    """
 
     statement: sa.Select[Any]
     encode: Encode
+    texts: tuple[str, ...] = ()
 
 
 class RowsLane:
@@ -45,21 +46,23 @@ class RowsLane:
         self.query = query
         self.query_sha256 = ""
         self._projection = projection
-        self.texts = tuple(text_values(projection.statement))
+        self.texts = projection.texts
 
     @property
     def slots(self) -> Slots:
         return self.source.slots
 
-    @asynccontextmanager
-    async def reading(self, *, max_seconds: float, lock_seconds: float) -> AsyncIterator[Reading]:
-        async with self.source.snapshot(
+    def reading(
+        self, *, max_seconds: float, lock_seconds: float
+    ) -> AbstractAsyncContextManager[Reading]:
+        return reading_from(
+            self.source,
+            self.run,
             texts=self.texts,
             query=self.query,
             max_seconds=max_seconds,
             lock_seconds=lock_seconds,
-        ) as snapshot:
-            yield Reading(snapshot, partial(self.run, snapshot))
+        )
 
     async def run(self, snapshot: Snapshot, sink: Sink) -> int:
         """Carry every row into ``sink`` and give their number."""
