@@ -10,11 +10,25 @@ The tree::
     │   ├── Unsupported              400 unsupported: known grammar that is not offered
     │   ├── Forbidden                403 forbidden
     │   ├── NotFound                 404 not_found
-    │   └── NotAcceptable            406 not_acceptable
+    │   ├── NotAcceptable            406 not_acceptable
+    │   ├── Conflict                 409 conflict: not in this state
+    │   ├── Gone                     410 gone: it was there and will not come back
+    │   ├── PreconditionFailed       412 precondition_failed: If-Match, If-Unmodified-Since
+    │   ├── BodyTooLarge             413 body_too_large
+    │   ├── NotJson                  415 unsupported_media_type
+    │   ├── RangeNotSatisfiable      416 range_not_satisfiable: nothing is at these bytes
+    │   ├── KeyReused                422 idempotency_key_reused: the same key, another body
+    │   └── TooManyQueued            429 too_many_queued: the caller has enough exports waiting
     ├── SourceError                  502 source_error: the source database answered with an error
     │   ├── SourceUnavailable        503 source_unavailable: it cannot be reached
     │   └── DeadlineExceeded         504 deadline_exceeded: max_duration is over
+    ├── StorageFailed                507 storage_failed: an artifact cannot be written
+    │   └── StorageFull              507 storage_full: no room on the disk, or a quota is reached
+    ├── Cancelled                    409 cancelled: somebody stopped it
+    ├── AttemptLost                  503 attempt_lost: another attempt took over
     ├── RecordsUnavailable           503 records_unavailable: Tailrace's own database is away
+    ├── QueueFull                    503 queue_full: enough exports are waiting
+    ├── NotYet                       503 not_yet: the first byte has not been made
     ├── Busy                         503 busy: every slot is taken
     └── Draining                     503 draining: the process is about to stop
     StreamBroken                     never sent: it tells the server to break the connection
@@ -103,6 +117,60 @@ class NotAcceptable(RequestError):
     title = "No offered format is acceptable"
 
 
+class Conflict(RequestError):
+    status = 409
+    code = "conflict"
+    title = "Not possible in this state"
+
+
+class Gone(RequestError):
+    status = 410
+    code = "gone"
+    title = "No longer there"
+
+
+class PreconditionFailed(RequestError):
+    status = 412
+    code = "precondition_failed"
+    title = "A precondition does not hold"
+
+
+class BodyTooLarge(RequestError):
+    status = 413
+    code = "body_too_large"
+    title = "The body is too large"
+
+
+class NotJson(RequestError):
+    status = 415
+    code = "unsupported_media_type"
+    title = "The body has to be application/json"
+
+
+class RangeNotSatisfiable(RequestError):
+    """``size`` is the length in bytes of the whole (RFC 9110, section 15.5.17)."""
+
+    status = 416
+    code = "range_not_satisfiable"
+    title = "Nothing is at these bytes"
+
+    def __init__(self, size: int, headers: Mapping[str, str] | None = None) -> None:
+        told = {**(headers or {}), "Content-Range": f"bytes */{size}"}
+        super().__init__(f"There are {size} bytes, and none of those asked for.", headers=told)
+
+
+class KeyReused(RequestError):
+    status = 422
+    code = "idempotency_key_reused"
+    title = "The Idempotency-Key came with another body"
+
+
+class TooManyQueued(RequestError):
+    status = 429
+    code = "too_many_queued"
+    title = "Too many exports of yours are waiting"
+
+
 class SourceError(TailraceError):
     """The query failed in the source database; ``sqlstate`` is its five-character code."""
 
@@ -126,6 +194,29 @@ class DeadlineExceeded(SourceError):
     title = "The export took longer than it may"
 
 
+class StorageFailed(TailraceError):
+    status = 507
+    code = "storage_failed"
+    title = "The artifact cannot be written"
+
+
+class StorageFull(StorageFailed):
+    code = "storage_full"
+    title = "There is no room for the artifact"
+
+
+class Cancelled(TailraceError):
+    status = 409
+    code = "cancelled"
+    title = "The export was cancelled"
+
+
+class AttemptLost(TailraceError):
+    status = 503
+    code = "attempt_lost"
+    title = "Another attempt has taken over"
+
+
 class RecordsUnavailable(TailraceError):
     status = 503
     code = "records_unavailable"
@@ -136,6 +227,18 @@ class RecordsUnavailable(TailraceError):
             "Tailrace's own database does not answer; streams go on without it.",
             headers={"Retry-After": "5"},
         )
+
+
+class QueueFull(TailraceError):
+    status = 503
+    code = "queue_full"
+    title = "Too many exports are waiting"
+
+
+class NotYet(TailraceError):
+    status = 503
+    code = "not_yet"
+    title = "Nothing has been made yet"
 
 
 class Busy(TailraceError):

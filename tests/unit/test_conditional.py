@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from service.api.conditional import entity_tag, names
+from service.preconditions import entity_tag, names
 
 TAG = '"a"'
 OPAQUE = st.text(st.sampled_from([chr(code) for code in (0x21, *range(0x23, 0x7F), 0x80, 0xFF)]))
