@@ -10,15 +10,25 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from service import __version__
-from service.api import datasets, exports, operations, rows
+from service.api import content, datasets, events, exports, jobs, operations, rows
 from service.api.context import RequestContext
 from service.api.openapi import ERROR_RESPONSES
 from service.api.problems import handlers
+from service.artifacts.folder import artifact_folder
+from service.artifacts.growth import Growth
 from service.catalog import Catalog
 from service.database import service_engine
-from service.databases.opening import open_source
+from service.databases.opening import open_sources
 from service.grammar.cursor import Cursors
+from service.jobs.content import Shelf
+from service.jobs.hub import Hub
+from service.jobs.ledger import Ledger
+from service.jobs.log import CANCEL, EVENTS
+from service.jobs.outbox import Readers
+from service.jobs.queue import Queue
 from service.jobs.store import Recorder
+from service.jobs.watching import Frames, export_event
+from service.listening import Listener
 from service.observe import Metrics, log, observer
 from service.runtime import Service
 from service.secret import kept_secret
@@ -70,6 +80,9 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         datasets.router,
         rows.router,
         exports.router,
+        jobs.router,
+        events.router,
+        content.router,
         operations.router,
         pages.router,
         reference.router,
@@ -82,25 +95,25 @@ def build_service(settings: Settings, database_url: str) -> Service:
     """Everything that the routes use, built once from ``settings``."""
     metrics = Metrics()
     observe = observer([log, metrics])
-    sources = {
-        name: open_source(
-            name,
-            settings.source_url(name) or database_url,
-            max_connections=source.max_connections,
-            slot_timeout=settings.limits.slot_timeout,
-            lane=source.lane,
-        )
-        for name, source in settings.sources.items()
-    }
+    sources = open_sources(settings, database_url)
     engine = service_engine(database_url)
+    queue, hub = Queue(engine), Hub(engine, observe, export_event)
+    recorder = Recorder(engine, observe)
+    heard = {EVENTS: hub.hint, CANCEL: recorder.cancel_named}
     return Service(
         settings=settings,
         engine=engine,
         sources=sources,
         catalog=Catalog(sources, settings.sources, settings.datasets, observe),
-        recorder=Recorder(engine, observe),
+        recorder=recorder,
         cursors=Cursors(settings.server.secret or kept_secret(settings.data_dir)),
         active=ActiveStreams(),
+        queue=queue,
+        ledger=Ledger(engine, queue),
+        shelf=Shelf(artifact_folder(settings.data_dir), Growth(), hub),
+        readers=Readers(settings.limits.ping_interval),
+        frames=Frames(),
+        listener=Listener(database_url, heard),
         metrics=metrics,
         observe=observe,
     )

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,12 +25,13 @@ from service.demo import load as load_demo
 from service.demo_progress import ConsoleProgress
 from service.embedded import EmbeddedPostgres
 from service.errors import ConfigurationError, SourceError
-from service.processes import supervise
+from service.processes import Children, Job, supervise
 from service.schema import migrate as migrate_schema
 from service.schema import require_head
 from service.server import bind, configure_logging, serve
 from service.settings import Settings
 from service.values import masked_url
+from service.working import work
 
 commands = typer.Typer(
     help="Large exports over HTTP: fast, watchable and provably complete.",
@@ -46,6 +48,9 @@ DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where Tailrace
 Host = Annotated[str | None, typer.Option("--host", help="The address to listen on [127.0.0.1].")]
 Port = Annotated[int | None, typer.Option("--port", help="The port; 0 takes any free one [8000].")]
 Processes = Annotated[int | None, typer.Option("--processes", help="How many processes serve [1].")]
+NoWorker = Annotated[
+    bool, typer.Option("--no-worker", help="Run no worker: `tailrace worker` runs elsewhere.")
+]
 Anonymous = Annotated[
     bool, typer.Option("--allow-anonymous", help="Let everybody in who can reach the address.")
 ]
@@ -69,9 +74,10 @@ def serve_command(
     host: Host = None,
     port: Port = None,
     processes: Processes = None,
+    no_worker: NoWorker = False,
     allow_anonymous: Anonymous = False,
 ) -> None:
-    """Serve exports over HTTP until SIGTERM."""
+    """Serve exports over HTTP until SIGTERM; a worker beside it runs the jobs."""
     options = {"server.host": host, "server.port": port, "server.processes": processes}
     settings = _settings(config, data_dir, options, allow_anonymous=allow_anonymous)
     _require_loopback(settings)
@@ -79,7 +85,18 @@ def serve_command(
     with database(settings) as url:
         prepare = migrate_schema if settings.database.url is None else require_head
         asyncio.run(_with_engine(url, prepare))
-        _serve(settings, url, [])
+        _serve(settings, url, [], worker=not no_worker)
+
+
+@commands.command("worker")
+def worker_command(config: Config = None, data_dir: DataDir = None) -> None:
+    """Run jobs until SIGTERM: one worker more, which shares the data directory with the others."""
+    settings = _settings(config, data_dir)
+    configure_logging(settings.log)
+    # An embedded PostgreSQL is that of a `tailrace serve` which runs already.
+    url = settings.database.url or EmbeddedPostgres(settings.data_dir).url
+    asyncio.run(_with_engine(url, require_head))
+    work(settings, url)
 
 
 @commands.command()
@@ -172,7 +189,7 @@ def _require_loopback(settings: Settings) -> None:
         )
 
 
-def _serve(settings: Settings, url: str, to_try: Sequence[str]) -> None:
+def _serve(settings: Settings, url: str, to_try: Sequence[str], *, worker: bool = True) -> None:
     server = settings.server
     try:
         listening = bind(server.host, server.port)
@@ -183,18 +200,40 @@ def _serve(settings: Settings, url: str, to_try: Sequence[str]) -> None:
         ) from error
     with listening:
         _greet(listening.getsockname(), to_try)
+        workers = [Job("worker", work_in_child, (settings, url))] if worker else []
         if server.processes == 1:
-            serve(create_app(settings, url), settings, [listening])
+            _serve_here(settings, url, listening, workers)
         else:
             shared = (settings, url, listening)
+            servers = [Job("server", serve_in_child, shared)] * server.processes
             # Our copy of the socket would go on taking connections that nobody answers.
-            supervise(server.processes, serve_in_child, shared, stop=listening.close)
+            supervise([*servers, *workers], stop=listening.close)
+
+
+def _serve_here(
+    settings: Settings, url: str, listening: socket.socket, workers: Sequence[Job]
+) -> None:
+    children = Children(workers)
+    children.start()
+    threading.Thread(target=children.watch, daemon=True).start()
+    try:
+        # Both have the same time to end what they have begun.
+        serve(create_app(settings, url), settings, [listening], stopping=children.terminate)
+    finally:
+        children.terminate()
+        children.join()
 
 
 def serve_in_child(settings: Settings, url: str, listening: socket.socket) -> None:
     """What each of several processes runs."""
     configure_logging(settings.log)
     serve(create_app(settings, url), settings, [listening])
+
+
+def work_in_child(settings: Settings, url: str) -> None:
+    """What the process of a worker runs."""
+    configure_logging(settings.log)
+    work(settings, url)
 
 
 def _greet(address: tuple[Any, ...], to_try: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
+import orjson
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -17,7 +18,7 @@ from service.errors import Busy, DeadlineExceeded, SourceError, SourceUnavailabl
 
 CONNECT_TIMEOUT = 10.0  # seconds
 POOL_TIMEOUT = 5.0  # seconds
-SERVICE_POOL_SIZE = 4  # connections for Tailrace's own tables
+SERVICE_POOL_SIZE = 5  # connections for Tailrace's own tables
 
 
 def service_engine(url: str) -> AsyncEngine:
@@ -28,6 +29,8 @@ def service_engine(url: str) -> AsyncEngine:
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT,
         pool_pre_ping=True,
+        json_serializer=lambda value: orjson.dumps(value).decode(),
+        json_deserializer=orjson.loads,
         connect_args=connect_args("tailrace service"),
     )
 

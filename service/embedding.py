@@ -137,6 +137,8 @@ class RowStreams:
 class IteratorStream:
     """A stream without a record: what is to be known of it is in the log, and in its receipt."""
 
+    status = 200
+
     def __init__(
         self, export: Export, name: str, observe: Observer, prove: ProofTaker | None
     ) -> None:

@@ -57,6 +57,55 @@ class StreamEnded(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class JobStarted(Event):
+    name: ClassVar[str] = "job started"
+    export_id: str
+    dataset: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnded(Event):
+    """``state`` is that of the export afterwards; "lost" if another attempt has taken over."""
+
+    name: ClassVar[str] = "job ended"
+    export_id: str
+    dataset: str
+    attempt: int
+    state: str
+    rows: int
+    bytes: int
+    seconds: float
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerWaiting(Event):
+    """Tailrace's own database does not answer."""
+
+    name: ClassVar[str] = "worker waiting"
+    level: ClassVar[str] = "warning"
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class EventsUnread(Event):
+    """Tailrace's own database does not answer; who watches exports waits."""
+
+    name: ClassVar[str] = "events not read"
+    level: ClassVar[str] = "warning"
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Swept(Event):
+    """What the sweeper found: counts by what was done."""
+
+    name: ClassVar[str] = "swept"
+    found: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class RecordsNotWritten(Event):
     name: ClassVar[str] = "records not written"
     level: ClassVar[str] = "warning"

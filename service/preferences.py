@@ -1,4 +1,4 @@
-"""How many rows there are: the ``Prefer`` header that asks (RFC 7240), the headers that tell. Pure."""
+"""The ``Prefer`` header (RFC 7240): a count of rows and the headers that tell it, a wait. Pure."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 PREFERENCE = re.compile(r"""\s*([^=;,\s]+)\s*(?:=\s*"?([^";,]*?)"?\s*)?(?:;[^,]*)?(?:,|\Z)""")
+WAIT = re.compile(r"[0-9]{1,9}")
+MAX_WAIT = 60  # seconds
 
 
 class Count(StrEnum):
@@ -35,6 +37,14 @@ def preferred_count(header: str) -> Count | None:
     for name, value in PREFERENCE.findall(header):
         if name.lower() == "count" and value.lower() in COUNTS:
             return COUNTS[value.lower()]
+    return None
+
+
+def preferred_wait(header: str) -> int | None:
+    """``wait=N`` in seconds (section 4.3), at most MAX_WAIT; None where there is no such wish."""
+    for name, value in PREFERENCE.findall(header):
+        if name.lower() == "wait" and WAIT.fullmatch(value):
+            return min(int(value), MAX_WAIT)
     return None
 
 

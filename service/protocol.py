@@ -18,6 +18,7 @@ import uuid_utils.compat as uuid_utils
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.errors import PROBLEM_MEDIA_TYPE, problem
+from service.line import Line, Reader
 from service.streaming import EXTENSION
 
 HIGH_WATER = 512 * 1024  # bytes waiting in user space before a sender has to wait
@@ -37,6 +38,7 @@ class TailraceProtocol(HttpToolsProtocol):
 
     _header_timer: asyncio.TimerHandle | None = None
     _stall_timer: asyncio.TimerHandle | None = None
+    _line: Line | None = None
     _unread = 0
     _stalled_checks = 0
 
@@ -49,7 +51,10 @@ class TailraceProtocol(HttpToolsProtocol):
         self._headers_came()
         if self._stall_timer is not None:
             self._stall_timer.cancel()
+        line, self._line = self._line, None
         super().connection_lost(exc)
+        if line is not None:
+            line.reader.lost()
 
     def send_400_response(self, msg: str) -> None:
         """As uvicorn's, but a problem document, and never in the middle of another response."""
@@ -76,19 +81,47 @@ class TailraceProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._headers_came()
-        extensions: dict[str, Any] = {EXTENSION: {"stalled": False}}
+        extensions: dict[str, Any] = {EXTENSION: {"stalled": False, "detach": self.detach}}
         self.scope["extensions"] = extensions
         super().on_headers_complete()
         if self._stall_timer is None:
             self._watch_for_stall()
 
+    def detach(self, reader: Reader) -> Line | None:
+        """Keep the response open for ``reader`` when the application returns.
+
+        None where the client has left already; ``reader`` is told that, too.
+        """
+        cycle = self.cycle
+        if cycle.disconnected or self.transport.is_closing():
+            reader.lost()
+            return None
+        # What uvicorn takes for a client that has gone: it neither closes nor complains.
+        cycle.disconnected = True
+        # All that is left of the request: the connection may live for days.
+        cycle.scope = self.scope = {"extensions": {EXTENSION: {}}}  # type: ignore[typeddict-item]
+        self.headers = []
+        self._line = Line(self.transport, reader)
+        self._line.paused = self.flow.write_paused
+        return self._line
+
+    def data_received(self, data: bytes) -> None:
+        """What a client sends behind the request of a detached response is not read."""
+        if self._line is None:
+            super().data_received(data)
+
     def pause_writing(self) -> None:
         super().pause_writing()
+        if self._line is not None:
+            self._line.paused = True
         self._unread, self._stalled_checks = self._untaken(), 0
 
     def resume_writing(self) -> None:
         self._stalled_checks = 0
         super().resume_writing()
+        if self._line is not None:
+            self._line.paused = False
+            self._line.reader.resumed()
 
     def _await_headers(self) -> None:
         self._header_timer = self.loop.call_later(self.header_timeout, self._headers_late)

@@ -10,11 +10,19 @@ from fastapi import Request
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.access import ANONYMOUS, Caller
+from service.artifacts.folder import ArtifactFolder
 from service.catalog import Catalog
 from service.databases.source import Source
 from service.errors import TailraceError
 from service.grammar.cursor import Cursors
+from service.jobs.content import Shelf
+from service.jobs.hub import Hub
+from service.jobs.ledger import Ledger
+from service.jobs.outbox import Readers
+from service.jobs.queue import Queue
 from service.jobs.store import Recorder
+from service.jobs.watching import Frames
+from service.listening import Listener
 from service.observe import Metrics, Observer
 from service.settings import Settings
 from service.streaming import ActiveStreams
@@ -31,17 +39,38 @@ class Service:
     recorder: Recorder
     cursors: Cursors
     active: ActiveStreams
+    queue: Queue
+    ledger: Ledger
+    shelf: Shelf
+    readers: Readers
+    frames: Frames
+    listener: Listener
     metrics: Metrics
     observe: Observer
+
+    @property
+    def hub(self) -> Hub:
+        return self.shelf.hub
+
+    @property
+    def folder(self) -> ArtifactFolder:
+        return self.shelf.folder
 
     async def start(self) -> None:
         """Begin the background work. A source that is away is looked at on its first use."""
         await self.recorder.start()
+        self.hub.start()
+        self.readers.start()
+        self.listener.start()
+        self.active.when_draining(self.readers.close)
         with contextlib.suppress(TailraceError):
             await self.catalog.datasets()
 
     async def stop(self) -> None:
         """Write what is pending, then let every connection go."""
+        await self.listener.stop()
+        await self.readers.stop()
+        await self.hub.stop()
         await self.recorder.stop()
         await asyncio.gather(*(source.close() for source in self.sources.values()))
         await self.engine.dispose()

@@ -8,7 +8,7 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import orjson
@@ -27,11 +27,15 @@ KEEP_ALIVE = 75  # seconds; longer than the 60 s for which proxies keep idle con
 class Server(uvicorn.Server):
     """On SIGTERM: no new streams, time for running ones, then break the rest, then exit."""
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+    def __init__(
+        self, config: uvicorn.Config, service: Service, stopping: Callable[[], None]
+    ) -> None:
         super().__init__(config)
         self._service = service
+        self._stopping = stopping
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._stopping()
         drain = asyncio.create_task(self._drain(self._service.settings.limits.drain_timeout))
         # uvicorn waits for its connections without a limit; the drain is what ends them.
         await super().shutdown(sockets)
@@ -60,8 +64,17 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
-def serve(app: FastAPI, settings: Settings, sockets: list[socket.socket]) -> None:
-    """Answer on ``sockets`` until SIGTERM or SIGINT; returns after the drain."""
+def serve(
+    app: FastAPI,
+    settings: Settings,
+    sockets: list[socket.socket],
+    *,
+    stopping: Callable[[], None] = lambda: None,
+) -> None:
+    """Answer on ``sockets`` until SIGTERM or SIGINT; returns after the drain.
+
+    ``stopping`` is called when that begins.
+    """
     service: Service = app.state.service
     limits = settings.limits
     config = uvicorn.Config(
@@ -78,7 +91,7 @@ def serve(app: FastAPI, settings: Settings, sockets: list[socket.socket]) -> Non
         timeout_keep_alive=KEEP_ALIVE,
         root_path=settings.server.root_path,
     )
-    Server(config, service).run(sockets=sockets)
+    Server(config, service, stopping).run(sockets=sockets)
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -26,6 +26,7 @@ from pydantic_core import PydanticCustomError
 from service.values import (
     A_LIST,
     LONGEST_TRANSACTION,
+    Attempts,
     ChunkSize,
     DatabaseUrl,
     DatasetName,
@@ -33,9 +34,11 @@ from service.values import (
     Lane,
     LogFormat,
     LogLevel,
+    Many,
     Origin,
     Pattern,
     Seconds,
+    Size,
     SourceName,
     SourceUrl,
     Table,
@@ -75,6 +78,7 @@ class SourceSettings(Section):
     max_connections: Annotated[
         Whole, Field(ge=1, le=1000), Expected("a whole number from 1 to 1000")
     ] = 8
+    max_jobs: Annotated[Whole, Field(ge=1, le=1000), Expected("a whole number from 1 to 1000")] = 4
 
     @field_validator("lane")
     @classmethod
@@ -115,7 +119,10 @@ class DatasetSettings(Section):
 
 
 class LimitSettings(Section):
-    """How long things may take, in seconds, and how large a chunk is, in bytes."""
+    """How long things may take, in seconds; how large they may be, in bytes; how many there are.
+
+    ``max_artifact_size`` 0 is no limit of ours.
+    """
 
     stall_timeout: Seconds = 60.0
     max_duration: Annotated[Seconds, Field(le=LONGEST_TRANSACTION)] = 4 * 3_600.0
@@ -126,7 +133,22 @@ class LimitSettings(Section):
     drain_timeout: Seconds = 30.0
     flush_interval: Seconds = 0.1
     close_timeout: Seconds = 5.0
+    ping_interval: Seconds = 15.0
+    join_max_age: Seconds = 10.0
+    lease: Annotated[Seconds, Field(ge=1.0)] = 15.0
+    record_ttl: Seconds = 30 * 86_400.0
     chunk_size: ChunkSize = 256 * 1024
+    min_free_space: Size = 1024**3
+    max_artifact_size: Size = 0
+    max_attempts: Attempts = 4
+    max_queued: Many = 1_000
+    max_queued_per_caller: Many = 200
+
+
+class WorkerSettings(Section):
+    """The workers that run jobs: how many exports each runs at once."""
+
+    concurrency: Annotated[Whole, Field(ge=1, le=256), Expected("a whole number from 1 to 256")] = 4
 
 
 class ServerSettings(Section):
@@ -167,6 +189,7 @@ class Settings(Section):
     sources: Mapping[SourceName, SourceSettings] = Field(default={}, validate_default=True)
     datasets: Mapping[DatasetName, DatasetSettings] = Field(default_factory=dict)
     limits: LimitSettings = Field(default_factory=LimitSettings)
+    worker: WorkerSettings = Field(default_factory=WorkerSettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
     log: LogSettings = Field(default_factory=LogSettings)
     data_dir: Annotated[

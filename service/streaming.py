@@ -11,20 +11,26 @@ What it guarantees, whatever is streamed:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from service.errors import DeadlineExceeded, Draining, StreamBroken, TailraceError
+from service.errors import Cancelled, DeadlineExceeded, Draining, StreamBroken, TailraceError
 from service.export.receipt import Outcome
 
 EXTENSION = "tailrace"  # the key in scope["extensions"] under which our server tells more
 
 
 class Stream(Protocol):
-    """Something to send: opened, read until None, closed, told how it ended."""
+    """Something to send: opened, read until None, closed, told how it ended.
+
+    ``status`` and ``headers()`` are looked at once it is open.
+    """
+
+    @property
+    def status(self) -> int: ...
 
     async def open(self) -> None:
         """Take what it needs and prime; what it raises becomes an ordinary error response."""
@@ -68,6 +74,7 @@ class ActiveStreams:
         self._responses: set[StreamResponse] = set()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._told: list[Callable[[], None]] = []
         self.draining = False
 
     def __len__(self) -> int:
@@ -85,9 +92,15 @@ class ActiveStreams:
         if not self._responses:
             self._idle.set()
 
+    def when_draining(self, told: Callable[[], None]) -> None:
+        """Call ``told`` when the process is about to stop."""
+        self._told.append(told)
+
     async def drain(self, within: float) -> None:
         """Let streams end for ``within`` seconds, then break the rest and wait for them."""
         self.draining = True
+        for told in self._told:
+            told()
         try:
             async with asyncio.timeout(within):
                 await self._idle.wait()
@@ -106,10 +119,9 @@ class StreamResponse(Response):
         active: ActiveStreams,
         *,
         headers: Mapping[str, str],
-        max_duration: float,
-        status_code: int = 200,
+        max_duration: float | None,
     ) -> None:
-        self.status_code = status_code
+        self.status_code = stream.status
         self.background = None
         self.init_headers(headers)
         self._stream = stream
@@ -148,6 +160,7 @@ class StreamResponse(Response):
             ) from error
 
     async def _send(self, send: Send) -> None:
+        self.status_code = self._stream.status
         self.headers.update(self._stream.headers())
         self._begun = True
         self._stream.started()
@@ -184,8 +197,7 @@ class StreamResponse(Response):
         await self._stream.close()
         if self._begun and not self._complete:
             error = self._failure(delivery)
-            gone = isinstance(error, ClientLeft | ClientStalled | Draining)
-            self._stream.ended(Outcome.TRUNCATED if gone else Outcome.FAILED, error)
+            self._stream.ended(_outcome(error), error)
 
     def _failure(self, delivery: asyncio.Task[None]) -> TailraceError:
         if self._reason is not None:
@@ -207,6 +219,13 @@ class StreamResponse(Response):
         if self._begun:
             raise StreamBroken(self._failure(delivery).detail) from cause
         raise cause or self._failure(delivery)
+
+
+def _outcome(error: TailraceError) -> Outcome:
+    if isinstance(error, Cancelled):
+        return Outcome.CANCELLED
+    gone = isinstance(error, ClientLeft | ClientStalled | Draining)
+    return Outcome.TRUNCATED if gone else Outcome.FAILED
 
 
 async def _finish(winding_up: Awaitable[None]) -> None:

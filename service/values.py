@@ -249,7 +249,15 @@ ChunkSize = Annotated[
     Field(ge=4 * 1024, le=8 * 1024 * 1024),
     Expected("a size from '4KiB' to '8MiB'"),
 ]
+Size = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    Field(ge=0, le=2**60),
+    Expected("a size such as '512MiB' or '1GiB'"),
+]
 Whole = Annotated[int, BeforeValidator(_no_boolean)]
+Attempts = Annotated[Whole, Field(ge=1, le=100), Expected("a whole number from 1 to 100")]
+Many = Annotated[Whole, Field(ge=1, le=1_000_000), Expected("a whole number from 1 to 1000000")]
 SourceName = Annotated[
     str, spelled(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}", "is not a valid name"), Expected(NAME_RULE)
 ]

@@ -11,10 +11,10 @@ from uuid import UUID
 from fastapi import Query, Request
 from starlette.responses import Response
 
-from service.access import Action, may
 from service.api.addresses import base_of
 from service.api.json import json_response, stable_json
 from service.api.openapi import EXPORT, NOT_FOUND, NOT_MODIFIED, RECEIPT, answers
+from service.api.records import readable_export
 from service.api.router import Router
 from service.database import utcnow
 from service.errors import InvalidParameter, NotFound
@@ -68,7 +68,7 @@ async def list_exports(
 )
 async def get_export(request: Request, export_id: UUID) -> Response:
     """Its request, state, progress and links."""
-    record = await _readable(request, export_id)
+    record = await readable_export(request, export_id)
     return stable_json(request, describe(record, base_of(request), utcnow()))
 
 
@@ -79,18 +79,11 @@ async def get_export(request: Request, export_id: UUID) -> Response:
 )
 async def get_receipt(request: Request, export_id: UUID) -> Response:
     """Rows, bytes, SHA-256, snapshot and outcome; 404 until the export has ended."""
-    record = await _readable(request, export_id)
+    record = await readable_export(request, export_id)
     if record.receipt is None:
         yet = "" if record.state.final else " yet"
         raise NotFound(f"The export {export_id} is {record.state} and has no receipt{yet}.")
     return stable_json(request, _ordered(record.receipt))
-
-
-async def _readable(request: Request, export_id: UUID) -> Record:
-    record = await service_of(request).recorder.get(str(export_id))
-    if record is None or not may(caller_of(request), Action.READ, record):
-        raise NotFound(f"There is no export {export_id}.")
-    return record
 
 
 def _ordered(receipt: dict[str, Any]) -> dict[str, Any]:

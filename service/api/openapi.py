@@ -106,11 +106,11 @@ _SCHEMA = {
     "required": [*_MEMBERS, "status"],
     "properties": {**dict.fromkeys(_MEMBERS, TEXT), "status": {"type": "integer"}},
 }
-_PROBLEM: dict[str, Any] = {"content": {PROBLEM_MEDIA_TYPE: {"schema": _SCHEMA}}}
+PROBLEM: dict[str, Any] = {"content": {PROBLEM_MEDIA_TYPE: {"schema": _SCHEMA}}}
 
 # For every operation, in place of FastAPI's own 422, which is not what we answer.
 ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
-    "default": {"description": "Every error is a problem document (RFC 9457).", **_PROBLEM}
+    "default": {"description": "Every error is a problem document (RFC 9457).", **PROBLEM}
 }
 
 ROWS_RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -124,12 +124,12 @@ ROWS_RESPONSES: dict[int | str, dict[str, Any]] = {
             )
         },
     },
-    400: {"description": "A parameter is wrong; the problem names it.", **_PROBLEM},
-    404: {"description": "There is no such dataset.", **_PROBLEM},
-    406: {"description": "No offered format is acceptable.", **_PROBLEM},
-    502: {"description": "The source database answered with an error.", **_PROBLEM},
-    503: {"description": "Busy, draining, or the source is away: see Retry-After.", **_PROBLEM},
-    504: {"description": "The export took longer than it may.", **_PROBLEM},
+    400: {"description": "A parameter is wrong; the problem names it.", **PROBLEM},
+    404: {"description": "There is no such dataset.", **PROBLEM},
+    406: {"description": "No offered format is acceptable.", **PROBLEM},
+    502: {"description": "The source database answered with an error.", **PROBLEM},
+    503: {"description": "Busy, draining, or the source is away: see Retry-After.", **PROBLEM},
+    504: {"description": "The export took longer than it may.", **PROBLEM},
 }
 
 
@@ -140,7 +140,7 @@ def answers(description: str, example: Any) -> dict[int | str, dict[str, Any]]:
     }
 
 
-NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"description": "There is none.", **_PROBLEM}}
+NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"description": "There is none.", **PROBLEM}}
 NOT_MODIFIED: dict[int | str, dict[str, Any]] = {
     304: {"description": "It is what `If-None-Match` names by its ETag; there is no body."}
 }
@@ -183,6 +183,7 @@ EXPORT = {
     "request": {"query": [], "format": "csv"},
     "state": "succeeded",
     "attempt": 1,
+    "attempts": [],
     "created_at": "2026-11-22T15:31:37.470083Z",
     "started_at": "2026-11-22T15:31:37.476098Z",
     "finished_at": "2026-11-22T15:31:37.939473Z",
@@ -198,5 +199,11 @@ EXPORT = {
         "eta_s": None,
     },
     "error": None,
-    "links": {"self": f"…/v1/exports/{EXPORT_ID}", "receipt": f"…/v1/exports/{EXPORT_ID}/receipt"},
+    "links": {
+        "self": f"…/v1/exports/{EXPORT_ID}",
+        "events": f"…/v1/exports/{EXPORT_ID}/events",
+        "content": None,
+        "receipt": f"…/v1/exports/{EXPORT_ID}/receipt",
+        "cancel": f"…/v1/exports/{EXPORT_ID}/cancel",
+    },
 }

@@ -16,8 +16,9 @@ from service.api.json import json_response
 from service.api.router import Router
 from service.database import AWAY
 from service.databases.source import Source
-from service.errors import TailraceError
+from service.errors import StorageFailed, TailraceError
 from service.export.receipt import rfc3339
+from service.jobs.overview import overview
 from service.runtime import Service, service_of
 from service.schema import at_head
 
@@ -34,11 +35,13 @@ async def livez() -> Response:
 
 @router.get("/readyz", summary="The process can take requests")
 async def readyz(request: Request) -> Response:
-    """200 when its database, schema and sources are there and it is not stopping, else 503."""
+    """200 when database, schema, artifacts, queue and sources are there, and it is not stopping."""
     service = service_of(request)
     checks = {
         "database": _database(service),
         "schema": _schema(service),
+        "artifacts": asyncio.to_thread(service.folder.prepare),
+        "queue": _queue(service),
         **{f"source {name}": source.ping() for name, source in service.sources.items()},
     }
     results = await asyncio.gather(*(_check(check) for check in checks.values()))
@@ -58,7 +61,7 @@ async def metrics(request: Request) -> Response:
     )
 
 
-@router.get("/v1/status", summary="Streams, pools, limits and the oldest snapshot")
+@router.get("/v1/status", summary="Queue, workers, streams, pools, limits and the oldest snapshot")
 async def status(request: Request) -> Response:
     """What the exports cost right now."""
     service = service_of(request)
@@ -68,6 +71,9 @@ async def status(request: Request) -> Response:
         {
             "draining": service.active.draining,
             "streams": len(service.active),
+            "event_readers": len(service.readers),
+            "queue": await _jobs(service),
+            "artifacts": await asyncio.to_thread(_artifacts, service),
             "sources": sources,
             "datasets_unusable": service.catalog.problems,
             "limits": limits.model_dump(),
@@ -90,6 +96,29 @@ async def _source(source: Source) -> dict[str, Any]:
         return body | {"error": "The database does not answer."}
     oldest = rfc3339(found.oldest) if found.oldest else None
     return body | {"oldest_snapshot": oldest, "backends": found.backends}
+
+
+async def _jobs(service: Service) -> dict[str, Any]:
+    """What waits, what runs, and the workers that have been heard of lately."""
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            return await overview(service.engine)
+    except AWAY:
+        return {"error": "The database does not answer."}
+
+
+def _artifacts(service: Service) -> dict[str, Any]:
+    try:
+        return {
+            "free_bytes": service.folder.free_bytes(),
+            "used_bytes": service.folder.used_bytes(),
+        }
+    except StorageFailed as error:
+        return {"error": error.detail}
+
+
+async def _queue(service: Service) -> None:
+    await service.queue.depth()
 
 
 async def _database(service: Service) -> None:

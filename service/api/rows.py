@@ -14,6 +14,7 @@ from service.api.addresses import base_of
 from service.api.datasets import readable_dataset
 from service.api.openapi import ROWS_PARAMETERS, ROWS_RESPONSES
 from service.api.query_string import query_parameters
+from service.api.responses import HeadResponse
 from service.api.router import Router
 from service.database import utcnow
 from service.dataset import Dataset
@@ -94,15 +95,12 @@ async def read_rows(request: Request, dataset: str) -> Response:
         stream = DirectStream(
             export, record, service.recorder, service.observe, created, changed, query
         )
-    return StreamResponse(stream, service.active, headers=headers, max_duration=limits.max_duration)
-
-
-class HeadResponse(Response):
-    """The headers of a stream without the stream: no body, and no length to promise."""
-
-    def __init__(self, headers: dict[str, str]) -> None:
-        super().__init__(headers=headers)
-        del self.headers["content-length"]
+    response = StreamResponse(
+        stream, service.active, headers=headers, max_duration=limits.max_duration
+    )
+    if isinstance(stream, DirectStream):
+        stream.break_off = response.break_off
+    return response
 
 
 def split_suffix(path: str) -> tuple[str, str | None]:

@@ -8,6 +8,7 @@ from service.databases.mysql.source import MysqlSource
 from service.databases.postgresql.source import PostgresSource
 from service.databases.source import Source
 from service.databases.sqlite.source import SqliteSource
+from service.settings import Settings
 
 SOURCES: dict[str, type[MysqlSource | PostgresSource | SqliteSource]] = {
     "mysql": MysqlSource,
@@ -22,3 +23,17 @@ def open_source(
     """The source ``name``; nothing is connected yet."""
     kind = SOURCES[make_url(url).get_backend_name()]
     return kind(name, url, max_connections=max_connections, slot_timeout=slot_timeout, lane=lane)
+
+
+def open_sources(settings: Settings, database_url: str) -> dict[str, Source]:
+    """Every configured source; one without a URL is Tailrace's own database."""
+    return {
+        name: open_source(
+            name,
+            settings.source_url(name) or database_url,
+            max_connections=source.max_connections,
+            slot_timeout=settings.limits.slot_timeout,
+            lane=source.lane,
+        )
+        for name, source in settings.sources.items()
+    }

@@ -64,6 +64,13 @@ class Snapshot(Protocol):
         """Drop the connection without another word."""
         ...
 
+    async def gone(self) -> bool:
+        """Whether no statement of this transaction runs in the database any more.
+
+        Asked on another connection, after the snapshot has been closed or dropped.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Activity:

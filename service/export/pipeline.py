@@ -6,9 +6,11 @@ Direct streams and jobs run this same class; they differ in who reads it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 import orjson
 
@@ -18,13 +20,14 @@ from service.export.encode import Frame
 from service.export.lane import Lane
 from service.export.pipe import Pipe
 from service.export.producer import Producer
-from service.export.receipt import Meter, Outcome, Receipt
+from service.export.receipt import Meter, Outcome, Receipt, SnapshotMark
 from service.export.stage import Pipeline, Stage
 from service.export.survey import Survey
 from service.preferences import Total
 
 END_MEMBER = "_end"  # what marks the last line of NDJSON
 BLOCK = 256 * 1024  # bytes that pass the stages at once
+GONE_PAUSE = 0.02  # seconds between two questions after a query
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +164,27 @@ class Export:
         """Stop the query if it still runs; its connection is free afterwards."""
         await self._producer.close(self._patience.close)
 
-    def receipt(self, outcome: Outcome, finished_at: datetime) -> Receipt:
-        """What can be proved of the stream as it stands."""
+    async def gone(self, within: float) -> bool:
+        """Whether the database says that the query is gone, asked until so or ``within`` seconds.
+
+        To be asked after ``close``.
+        """
+        with contextlib.suppress(TimeoutError, TailraceError):
+            async with asyncio.timeout(within):
+                while not await self._producer.gone():  # noqa: ASYNC110 - what is waited for is elsewhere
+                    await asyncio.sleep(GONE_PAUSE)
+                return True
+        return False
+
+    @property
+    def mark(self) -> SnapshotMark | None:
+        """Which state of the data is read, once that is known."""
+        return self._producer.mark
+
+    def receipt(
+        self, outcome: Outcome, finished_at: datetime, cancel: dict[str, Any] | None = None
+    ) -> Receipt:
+        """What can be proved of the stream as it stands; ``cancel`` is the proof of its stop."""
         stages, producer, description = self.stages, self._producer, self.description
         wire = stages.wire if stages.encoding is not None else None
         return Receipt(
@@ -181,6 +203,7 @@ class Export:
             finished_at=finished_at,
             db_seconds_held=producer.seconds_held,
             next_cursor=self.next_cursor if outcome is Outcome.COMPLETE else None,
+            cancel=cancel,
         )
 
     async def _advance(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+from service.databases.source import Snapshot
 from service.errors import DeadlineExceeded, StreamBroken
 from service.export.lane import Lane, Reading
 from service.export.pipe import Pipe
@@ -40,6 +41,7 @@ class Producer:
         self._lock_seconds = lock_seconds
         self._name = name
         self._reading: Reading | None = None
+        self._snapshot: Snapshot | None = None
         self._task: asyncio.Task[None] | None = None
         self._started = self._ended = 0.0
 
@@ -67,6 +69,10 @@ class Producer:
         done, _ = await asyncio.wait({self._task}, timeout=within)
         if not done and self._reading is not None:
             self._reading.abort()
+
+    async def gone(self) -> bool:
+        """Whether the database has nothing of it any more, as the database itself says."""
+        return self._snapshot is None or await self._snapshot.gone()
 
     @property
     def seconds_held(self) -> float:
@@ -102,7 +108,8 @@ class Producer:
             max_seconds=self._max_seconds,
             lock_seconds=self._lock_seconds,
         ) as reading:
-            self._reading, snapshot = reading, reading.snapshot
+            self._reading, self._snapshot = reading, reading.snapshot
+            snapshot = self._snapshot
             self.mark = snapshot.mark if snapshot else None
             if snapshot and self._survey:
                 await self._survey.before(snapshot)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from service.database import CHANGED, utcnow
-from service.errors import SourceError, TailraceError
+from service.errors import Cancelled, SourceError, TailraceError
 from service.export.pipeline import Export
 from service.export.receipt import Outcome
 from service.grammar.query import RowsQuery
@@ -17,13 +17,32 @@ from service.jobs.store import Recorder
 from service.observe import Observer, StreamEnded, StreamStarted
 from service.preferences import count_headers
 
+GONE_SECONDS = 5.0  # in which a cancelled query is to be gone from its database
+
+
+def _nothing(_: TailraceError) -> None: ...
+
+
+async def proof_of(export: Export, asked: float) -> dict[str, object]:
+    """Whether the query of a closed ``export`` is gone, as its database says.
+
+    ``asked`` is the monotonic time at which somebody asked to stop it.
+    """
+    gone = await export.gone(GONE_SECONDS)
+    took = round((time.monotonic() - asked) * 1000, 1)
+    return {
+        "backend_gone": gone,
+        "latency_ms": took,
+        "rows_written": export.stages.frame.rows,
+    }
+
 
 @dataclass(slots=True)
 class DirectStream:
     """What ``streaming.StreamResponse`` sends; it has a record from its first byte on.
 
     ``created`` is the monotonic time of the request; ``changed`` is called when the source
-    turns out to be different from what the catalogue knows.
+    turns out to be different from what the catalogue knows, ``break_off`` to end it early.
     """
 
     export: Export
@@ -33,6 +52,16 @@ class DirectStream:
     created: float
     changed: Callable[[], None]
     query: RowsQuery
+    break_off: Callable[[TailraceError], None] = _nothing
+    status: int = 200
+    cancel_asked: float | None = None
+    proof: dict[str, object] | None = None
+
+    def cancel(self) -> None:
+        """Somebody asked to stop it."""
+        if self.cancel_asked is None:
+            self.cancel_asked = time.monotonic()
+            self.break_off(Cancelled("Somebody asked to stop it."))
 
     async def open(self) -> None:
         try:
@@ -47,6 +76,8 @@ class DirectStream:
 
     async def close(self) -> None:
         await self.export.close()
+        if self.cancel_asked is not None:
+            self.proof = await proof_of(self.export, self.cancel_asked)
 
     def headers(self) -> Mapping[str, str]:
         return counted(self.export, self.query)
@@ -56,7 +87,7 @@ class DirectStream:
         if self.export.total is not None and self.query.limit is None:
             total = self.export.total
             self.record = replace(self.record, total_rows=total.rows, total_kind=total.kind.value)
-        self.recorder.begin(self._current)
+        self.recorder.begin(self._current, self.cancel)
         record = self.record
         self.observe(
             StreamStarted(
@@ -71,7 +102,7 @@ class DirectStream:
 
     def ended(self, outcome: Outcome, error: TailraceError | None) -> None:
         now = utcnow()
-        receipt = self.export.receipt(outcome, now).as_dict()
+        receipt = self.export.receipt(outcome, now, self.proof).as_dict()
         problem = error.problem(None) if error else None
         self.record = self.record.finished(receipt, outcome, now, problem)
         self.recorder.finish(self.record)
@@ -103,6 +134,7 @@ class CountOnly:
 
     export: Export
     query: RowsQuery
+    status: int = 200
 
     async def open(self) -> None:
         await self.export.open()

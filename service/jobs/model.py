@@ -1,4 +1,4 @@
-"""An export's record and its states. Pure."""
+"""An export's record, its states, and how the API shows it. Pure."""
 
 from __future__ import annotations
 
@@ -35,6 +35,8 @@ class State(StrEnum):
         return self not in (State.QUEUED, State.RUNNING)
 
 
+LIVE = (State.QUEUED, State.RUNNING)
+CLOSE = "close"  # the last event of an export that has ended
 PROCESS_LOST = "process_lost"  # the code of the error of a record that nobody ended
 STATE_OF = {
     Outcome.COMPLETE: State.SUCCEEDED,
@@ -46,7 +48,12 @@ STATE_OF = {
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One export as it is stored; ``receipt`` and ``error`` are plain data for JSON."""
+    """One export as it is stored; ``receipt``, ``error`` and ``cancel`` are plain data for JSON.
+
+    ``attempt`` is the one that counts: of a queued export the next, else the last. Rates are
+    smoothed and per second. ``event_seq`` is the number of the last event, None where the record
+    has never been in the table.
+    """
 
     id: str
     kind: Kind
@@ -69,6 +76,20 @@ class Record:
     bytes: int = 0
     total_rows: int | None = None
     total_kind: str = "unknown"
+    filename: str | None = None
+    fingerprint: str | None = None
+    priority: int | None = None
+    attempts: list[dict[str, Any]] | None = None
+    attempts_until: int | None = None
+    artifact: str | None = None
+    worker: str | None = None
+    snapshot_at: datetime | None = None
+    cancel_requested_at: datetime | None = None
+    cancel: dict[str, Any] | None = None
+    rows_per_s: float | None = None
+    bytes_per_s: float | None = None
+    eta_s: float | None = None
+    event_seq: int | None = None
     error: dict[str, Any] | None = None
     receipt: dict[str, Any] | None = field(default=None, repr=False)
 
@@ -89,6 +110,7 @@ class Record:
             bytes=receipt["bytes"],
             error=error,
             receipt=receipt,
+            cancel=receipt.get("cancel"),
         )
 
     def lost(self, now: datetime) -> Record:
@@ -105,7 +127,11 @@ class Record:
 
 def describe(record: Record, base: str, now: datetime) -> dict[str, Any]:
     """The export as the API shows it; ``base`` is the address up to ``/v1``."""
-    here = f"{base}/v1/exports/{record.id}"
+    return linked(body(record, now), base)
+
+
+def body(record: Record, now: datetime) -> dict[str, Any]:
+    """The export as the API shows it, without links: those depend on how a client came here."""
     return {
         "id": record.id,
         "kind": record.kind.value,
@@ -117,23 +143,42 @@ def describe(record: Record, base: str, now: datetime) -> dict[str, Any]:
         "request": record.request,
         "state": record.state.value,
         "attempt": record.attempt,
+        "attempts": record.attempts or [],
         "created_at": rfc3339(record.created_at),
         "started_at": _time(record.started_at),
         "finished_at": _time(record.finished_at),
         "expires_at": _time(record.expires_at),
         "progress": progress(record, now),
         "error": record.error,
-        "links": {"self": here, "receipt": f"{here}/receipt"},
     }
 
 
+def linked(export: dict[str, Any], base: str) -> dict[str, Any]:
+    """``export``, a body, with its links below ``base``."""
+    here = f"{base}/v1/exports/{export['id']}"
+    content = f"{here}/content?attempt={export['attempt']}"
+    links = {
+        "self": here,
+        "events": f"{here}/events",
+        "content": content if export["kind"] == Kind.JOB.value else None,
+        "receipt": f"{here}/receipt",
+        "cancel": f"{here}/cancel",
+    }
+    return {**export, "links": links}
+
+
 def progress(record: Record, now: datetime) -> dict[str, Any]:
-    """Rows and bytes so far with their mean rates per second; unknown figures are None."""
-    seconds = _seconds(record, now)
-    rows_rate = record.rows / seconds if seconds else None
-    total = record.rows if record.state is State.SUCCEEDED else record.total_rows
-    left = max(total - record.rows, 0) if total is not None else None
+    """Rows and bytes so far with their rates per second; unknown figures are None.
+
+    Rates are smoothed while a job runs, and the mean of everything else.
+    """
     done, ended = record.state is State.SUCCEEDED, record.state.final
+    total = record.rows if done else record.total_rows
+    seconds = _seconds(record, now)
+    rows_rate, bytes_rate = record.rows_per_s, record.bytes_per_s
+    if ended or record.kind is not Kind.JOB:
+        rows_rate = record.rows / seconds if seconds else None
+        bytes_rate = record.bytes / seconds if seconds else None
     return {
         "rows": record.rows,
         "bytes": record.bytes,
@@ -141,9 +186,15 @@ def progress(record: Record, now: datetime) -> dict[str, Any]:
         "total_kind": "exact" if done else record.total_kind,
         "fraction": 1.0 if done else min(record.rows / total, 1.0) if total else None,
         "rows_per_s": rows_rate,
-        "bytes_per_s": record.bytes / seconds if seconds else None,
-        "eta_s": left / rows_rate if rows_rate and left is not None and not ended else None,
+        "bytes_per_s": bytes_rate,
+        "eta_s": None if ended else _left(record, total, rows_rate),
     }
+
+
+def _left(record: Record, total: int | None, rate: float | None) -> float | None:
+    if record.kind is Kind.JOB:
+        return record.eta_s
+    return max(total - record.rows, 0) / rate if rate and total is not None else None
 
 
 def _seconds(record: Record, now: datetime) -> float:

@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
-from dataclasses import fields
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from service.database import AWAY, utcnow
-from service.errors import RecordsUnavailable
+from service.jobs.log import append, ids_of, names_for
 from service.jobs.model import PROCESS_LOST, Kind, Record, State
+from service.jobs.rows import COLUMNS, answered, record_of, row_of
 from service.jobs.tables import exports
 from service.observe import Observer, RecordsDropped, RecordsNotWritten
 
@@ -33,8 +34,15 @@ SWEEP_SECONDS = 15.0
 MAX_PENDING = 10_000  # records kept in memory while the database is away
 MAX_BACKOFF = 5.0  # seconds
 
-_COLUMNS = tuple(field.name for field in fields(Record))
 _FINAL = [state.value for state in State if state.final]
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """A stream of this process."""
+
+    current: Callable[[], Record]
+    cancel: Callable[[], None]
 
 
 class Recorder:
@@ -43,7 +51,8 @@ class Recorder:
     def __init__(self, engine: AsyncEngine, observe: Observer) -> None:
         self._engine = engine
         self._observe = observe
-        self._live: dict[str, Callable[[], Record]] = {}
+        self._live: dict[str, Live] = {}
+        self._looking: asyncio.Future[None] | None = None
         self._pending: dict[str, Record] = {}
         self._dirty = asyncio.Event()
         self._writing = asyncio.Lock()
@@ -64,25 +73,44 @@ class Recorder:
                 while self._pending:
                     await self._write()
 
-    def begin(self, current: Callable[[], Record]) -> None:
-        """A stream started; ``current`` gives its record as it is now."""
+    def begin(self, current: Callable[[], Record], cancel: Callable[[], None]) -> None:
+        """A stream started; ``current`` gives its record as it is now, ``cancel`` stops it."""
         record = current()
-        self._live[record.id] = current
+        self._live[record.id] = Live(current, cancel)
         self._put(record)
+
+    def cancel(self, export_id: str) -> bool:
+        """Stop a stream of this process; whether it is one."""
+        live = self._live.get(export_id)
+        if live is not None:
+            live.cancel()
+        return live is not None
+
+    def cancel_named(self, payload: str | None) -> None:
+        """Somebody asked some process to stop an export; where nobody tells which, look."""
+        ids = ids_of(payload)
+        for export_id in ids or ():
+            self.cancel(export_id)
+        if ids is None:
+            self._looking = asyncio.ensure_future(self._cancel_wanted())
 
     def finish(self, record: Record) -> None:
         """A stream ended; ``record`` is how."""
         self._live.pop(record.id, None)
         self._put(record)
 
+    def known(self, export_id: str) -> Record | None:
+        """What this process knows by itself of a stream of its own."""
+        live = self._live.get(export_id)
+        return live.current() if live else self._pending.get(export_id)
+
     async def get(self, export_id: str) -> Record | None:
         """The newest knowledge of one export, or None if there is none."""
-        if export_id in self._live:
-            return self._live[export_id]()
-        if export_id in self._pending:
-            return self._pending[export_id]
+        own = self.known(export_id)
+        if own is not None:
+            return own
         record = await self._stored(export_id)
-        if record is None or not record.state.final:
+        if record is None or not (record.kind is Kind.JOB or record.state.final):
             # It may be another process's, which is one batch ahead of what it has written.
             await asyncio.sleep(2 * BATCH_SECONDS)
             record = await self._stored(export_id)
@@ -90,10 +118,10 @@ class Recorder:
 
     async def _stored(self, export_id: str) -> Record | None:
         query = sa.select(exports).where(exports.c.id == UUID(export_id))
-        with _answered():
+        with answered():
             async with self._engine.connect() as connection:
                 row = (await connection.execute(query)).one_or_none()
-        return _record(row) if row else None
+        return record_of(row) if row else None
 
     async def newest(
         self,
@@ -114,15 +142,14 @@ class Recorder:
             place = sa.tuple_(sa.literal(before[0]), sa.literal(UUID(before[1])))
             query = query.where(sa.tuple_(exports.c.created_at, exports.c.id) < place)
         query = query.order_by(exports.c.created_at.desc(), exports.c.id.desc()).limit(limit)
-        with _answered():
+        with answered():
             await self._write()
             async with self._engine.connect() as connection:
-                found = [_record(row) for row in await connection.execute(query)]
+                found = [record_of(row) for row in await connection.execute(query)]
         return [self._fresher(record) for record in found]
 
     def _fresher(self, record: Record) -> Record:
-        live = self._live.get(record.id)
-        return live() if live else self._pending.get(record.id, record)
+        return self.known(record.id) or record
 
     def _put(self, record: Record) -> None:
         self._pending[record.id] = record
@@ -176,13 +203,39 @@ class Recorder:
             return
         async with self._engine.begin() as connection:
             await connection.execute(sa.text("SET LOCAL synchronous_commit = off"))
-            await connection.execute(_UPSERT, [_row(record) for record in batch])
+            await self._logged(connection, batch)
+
+    async def _logged(self, connection: AsyncConnection, batch: list[Record]) -> None:
+        written = await connection.execute(_UPSERT, [_row(record) for record in batch])
+        numbers = {str(row.id): row.event_seq for row in written}
+        # Those that are not among them had their end already.
+        numbered = (
+            replace(record, event_seq=numbers[record.id])
+            for record in batch
+            if record.id in numbers
+        )
+        await append(connection, [(record, names_for(record)) for record in numbered], utcnow())
 
     async def _keep_fresh(self) -> None:
         while True:
             await asyncio.sleep(HEARTBEAT_SECONDS)
-            for current in list(self._live.values()):
-                self._put(current())
+            for live in list(self._live.values()):
+                self._put(live.current())
+            await self._cancel_wanted()
+
+    async def _cancel_wanted(self) -> None:
+        """The net below the notifications that ask to stop a stream."""
+        if not self._live:
+            return
+        ids = [UUID(key) for key in self._live]
+        wanted = sa.select(exports.c.id).where(
+            exports.c.id == sa.any_(sa.literal(ids, ARRAY(sa.Uuid))),
+            exports.c.cancel_requested_at.is_not(None),
+        )
+        with contextlib.suppress(*AWAY):
+            async with self._engine.connect() as connection:
+                for export_id in (await connection.execute(wanted)).scalars():
+                    self.cancel(str(export_id))
 
     async def _sweep_for_lost(self) -> None:
         """A process that was killed leaves records that say running: find and end them."""
@@ -199,56 +252,42 @@ class Recorder:
         async with self._engine.begin() as connection:
             rows = await connection.execute(query.with_for_update(skip_locked=True))
             # Our own live ones only look lost after an outage, until their heartbeat is written.
-            lost = [_record(row).lost(utcnow()) for row in rows if str(row.id) not in self._live]
+            lost = [record_of(row).lost(utcnow()) for row in rows if str(row.id) not in self._live]
             if lost:
-                await connection.execute(_UPSERT, [_row(record) for record in lost])
+                await self._logged(connection, lost)
         return len(lost)
 
 
+# Not what others say of it meanwhile: that it is to stop, and how many events there are.
+_OTHERS = ("heartbeat_at", "event_seq", "cancel_requested_at")
+_WRITTEN = tuple(name for name in COLUMNS if name not in _OTHERS)
 _INSERT = insert(exports).values(
-    {name: sa.bindparam(name) for name in _COLUMNS if name != "heartbeat_at"}
+    {name: sa.bindparam(name) for name in _WRITTEN}
     # The database's clock, so that every process is measured against the same one.
-    | {"heartbeat_at": sa.func.now()}
+    | {"heartbeat_at": sa.func.now(), "event_seq": sa.bindparam("events")}
 )
 _UPSERT = _INSERT.on_conflict_do_update(
     index_elements=[exports.c.id],
-    set_={name: _INSERT.excluded[name] for name in _COLUMNS if name not in ("id", "created_at")},
+    set_={name: _INSERT.excluded[name] for name in _WRITTEN if name not in ("id", "created_at")}
+    | {
+        "heartbeat_at": sa.func.now(),
+        "changed_at": sa.func.now(),
+        "event_seq": exports.c.event_seq + _INSERT.excluded.event_seq,
+    },
     # Not NOT IN, whose expanding parameter cannot stand in a batch.
     where=sa.or_(
         sa.and_(*(exports.c.state != state for state in _FINAL)),
         # Given up wrongly: its process could not write for a while, but it knows better.
         exports.c.error["code"].astext == PROCESS_LOST,
     ),
-)
+).returning(exports.c.id, exports.c.event_seq)
+
+
+def _row(record: Record) -> dict[str, Any]:
+    row = {name: value for name, value in row_of(record).items() if name in _WRITTEN}
+    return row | {"events": len(names_for(record))}
 
 
 def _refused(error: DBAPIError) -> bool:
     """Whether it is the data that is wrong: class 22, or 23 for a constraint."""
     return str(getattr(error.orig, "sqlstate", None) or "").startswith(("22", "23"))
-
-
-@contextlib.contextmanager
-def _answered() -> Iterator[None]:
-    """A database that is away is an answer of its own, not a bug of ours."""
-    try:
-        yield
-    except AWAY as error:
-        raise RecordsUnavailable from error
-
-
-def _row(record: Record) -> dict[str, Any]:
-    # Not asdict(), which copies what is inside of the values, too.
-    row = {name: getattr(record, name) for name in _COLUMNS if name != "heartbeat_at"}
-    return row | {"id": UUID(record.id), "kind": record.kind.value, "state": record.state.value}
-
-
-def _record(row: sa.Row[Any]) -> Record:
-    values = {name: row._mapping[name] for name in _COLUMNS}
-    typed = {
-        "id": str(values["id"]),
-        "kind": Kind(values["kind"]),
-        "state": State(values["state"]),
-        "rows": values["rows"] or 0,
-        "bytes": values["bytes"] or 0,
-    }
-    return Record(**{**values, **typed})

@@ -66,6 +66,11 @@ def _configured_query(element: ConfiguredQuery, compiler: SQLCompiler, **_: Any)
     return f"({sql}\n) AS {compiler.preparer.quote(element.name)}"
 
 
+RUNNING = sa.text(
+    "SELECT count(*) FROM information_schema.processlist WHERE id = :id AND command = 'Query'"
+)
+
+
 @dataclass(slots=True)
 class MysqlSnapshot:
     """``reading`` says that rows are still to come, which would stand before any other answer."""
@@ -108,6 +113,11 @@ class MysqlSnapshot:
         writer = self.driver._writer  # noqa: SLF001 - nothing public leads to the socket
         if writer is not None:
             writer.transport.abort()
+
+    async def gone(self) -> bool:
+        with self.source.translated():
+            async with self.source.engine.connect() as other:
+                return not (await other.execute(RUNNING, {"id": self.id})).scalar_one()
 
     async def cut(self) -> None:
         """Give the connection up: the driver would read all the rows that are still to come.

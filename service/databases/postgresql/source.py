@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any, ClassVar, cast
 
 import asyncpg
@@ -48,6 +48,8 @@ PINNED = {
 # renders the request's values as literals.
 OPENING = sa.text("""
     SELECT pg_backend_pid() AS pid,
+           (SELECT backend_start FROM pg_stat_get_activity(pg_backend_pid())) AS started,
+           now() AS began,
            clock_timestamp() AS at,
            (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
                  ELSE pg_current_wal_lsn() END)::text AS lsn,
@@ -62,6 +64,11 @@ OLDEST = sa.text("""
     SELECT min(xact_start) AS oldest, count(*) AS backends FROM pg_stat_activity
     WHERE application_name = 'tailrace export' AND state <> 'idle'
       AND datname = current_database() AND pid <> pg_backend_pid()
+""")
+# The same connection may run something else by now, and the same number may be another process.
+RUNNING = sa.text("""
+    SELECT count(*) FROM pg_stat_activity
+    WHERE pid = :pid AND backend_start = :started AND xact_start = :began AND state <> 'idle'
 """)
 ESTIMATE = "EXPLAIN (FORMAT JSON) "
 
@@ -85,6 +92,8 @@ class PostgresSnapshot:
     driver: asyncpg.Connection
     mark: SnapshotMark
     pid: int
+    started: datetime
+    began: datetime
     literals: Mapping[str, str]
     query: RowsQuery | None
 
@@ -117,6 +126,12 @@ class PostgresSnapshot:
 
     def abort(self) -> None:
         self.driver.terminate()
+
+    async def gone(self) -> bool:
+        told = {"pid": self.pid, "started": self.started, "began": self.began}
+        with self.source.translated():
+            async with self.source.engine.connect() as other:
+                return not (await other.execute(RUNNING, told)).scalar_one()
 
 
 class PostgresSource(Source):
@@ -165,6 +180,8 @@ class PostgresSource(Source):
                     driver=cast(asyncpg.Connection, raw.driver_connection),
                     mark=SnapshotMark(row.at.astimezone(UTC), row.lsn),
                     pid=row.pid,
+                    started=row.started,
+                    began=row.began,
                     literals=checked(texts, tuple(row.texts)),
                     query=query,
                 )

@@ -92,6 +92,10 @@ class SqliteSnapshot:
     def abort(self) -> None:
         self.driver.stop()
 
+    async def gone(self) -> bool:
+        """It runs in a thread of ours, whose call has returned by the time one asks."""
+        return True
+
 
 class SqliteSource(Source):
     kind = "sqlite"
