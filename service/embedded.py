@@ -67,7 +67,7 @@ SETTINGS = (
     ("listen_addresses", ""),
     ("port", str(PORT)),
     ("unix_socket_permissions", "0700"),
-    ("max_connections", "60"),
+    ("max_connections", "120"),
     ("shared_buffers", "128MB"),
     # one small server without replicas: nothing reads the log but its own recovery
     ("wal_level", "minimal"),

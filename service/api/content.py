@@ -14,14 +14,8 @@ from service.api.records import stored_export
 from service.api.responses import HeadResponse
 from service.api.router import Router
 from service.errors import NotFound
-from service.jobs.content import (
-    Content,
-    ContentRequest,
-    has_it_already,
-    require_attempt,
-    require_content,
-    validators,
-)
+from service.jobs.content import Content, ContentRequest, has_it_already, validators
+from service.jobs.following import require_attempt, require_content
 from service.jobs.model import Kind, Record, State
 from service.jobs.request import ExportRequest, representation_of
 from service.representation import Representation, content_disposition

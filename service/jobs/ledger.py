@@ -179,8 +179,10 @@ class Ledger:
 
     async def put_again(self, connection: AsyncConnection, records: Sequence[Record]) -> None:
         """Enter exports whose entries are gone."""
+        now = utcnow()
         for record in records:
-            await self._put(connection, record)
+            pause = record.not_before - now if record.not_before else timedelta(0)
+            await self._put(connection, record, delay=max(pause.total_seconds(), 0.0))
 
     async def _put(
         self, connection: AsyncConnection, record: Record, *, delay: float = 0.0

@@ -83,6 +83,7 @@ class Record:
     attempts_until: int | None = None
     artifact: str | None = None
     worker: str | None = None
+    not_before: datetime | None = None
     snapshot_at: datetime | None = None
     cancel_requested_at: datetime | None = None
     cancel: dict[str, Any] | None = None

@@ -35,9 +35,9 @@ FIRST_PAUSE = 1.0  # seconds before the second attempt; doubled before each furt
 LONGEST_PAUSE = 60.0  # seconds
 KEPT_ATTEMPTS = 100  # reasons in a row
 
-# Serialization failures and deadlocks (PostgreSQL's manual, appendix A; MySQL's 1213 and 1205):
-# the same query may well succeed the next time. A standby that cancels a query says 40001, too.
-PASSING = frozenset({"40001", "40P01", "1205", "1213"})
+# Serialization failures and deadlocks (PostgreSQL's manual, appendix A): the same query may well
+# succeed the next time. A standby that cancels a query for replication says 40001, too.
+PASSING = frozenset({"40001", "40P01"})
 
 
 @dataclass(frozen=True, slots=True)

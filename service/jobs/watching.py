@@ -238,6 +238,12 @@ class Watch:
         await self._changed.wait()
         self._changed.clear()
 
+    def changed(self) -> bool:
+        """Whether ``change`` would return at once; it has been asked about then."""
+        was = self._changed.is_set()
+        self._changed.clear()
+        return was
+
 
 @asynccontextmanager
 async def watching(hub: Hub, record: Record) -> AsyncIterator[Watch]:
