@@ -27,7 +27,7 @@ from service.jobs.log import CANCEL, EVENTS
 from service.jobs.outbox import Readers
 from service.jobs.queue import Queue
 from service.jobs.store import Recorder
-from service.jobs.watching import Frames, export_event
+from service.jobs.watching import export_event
 from service.listening import Listener
 from service.observe import Metrics, log, observer
 from service.runtime import Service
@@ -112,7 +112,6 @@ def build_service(settings: Settings, database_url: str) -> Service:
         ledger=Ledger(engine, queue),
         shelf=Shelf(artifact_folder(settings.data_dir), Growth(), hub),
         readers=Readers(settings.limits.ping_interval),
-        frames=Frames(),
         listener=Listener(database_url, heard),
         metrics=metrics,
         observe=observe,

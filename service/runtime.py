@@ -21,7 +21,6 @@ from service.jobs.ledger import Ledger
 from service.jobs.outbox import Readers
 from service.jobs.queue import Queue
 from service.jobs.store import Recorder
-from service.jobs.watching import Frames
 from service.listening import Listener
 from service.observe import Metrics, Observer
 from service.settings import Settings
@@ -43,7 +42,6 @@ class Service:
     ledger: Ledger
     shelf: Shelf
     readers: Readers
-    frames: Frames
     listener: Listener
     metrics: Metrics
     observe: Observer

@@ -50,7 +50,6 @@ async def export_events(
         engine=service.engine,
         hub=service.hub,
         readers=service.readers,
-        frames=service.frames,
     )
     return _response(request, stream)
 

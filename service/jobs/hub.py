@@ -33,12 +33,16 @@ LONGEST_PAUSE = 5.0  # seconds between looks while the database is away
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """One event of the log; ``data`` is what a client is sent, without links."""
+    """One event of the log; ``data`` is what a client is sent, without links.
+
+    ``made`` keeps what was made of it for all who came here by an address.
+    """
 
     export_id: str
     seq: int
     name: str
     data: dict[str, Any]
+    made: dict[str, bytes] = field(default_factory=dict, compare=False, repr=False)
 
 
 class Watcher(Protocol):
@@ -98,6 +102,7 @@ class Hub:
         self._seen: dict[str, tuple[float, int, str]] = {}
         self._hinted: set[str] = set()
         self._everything = True
+        self._looking = False
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -130,7 +135,8 @@ class Hub:
             topic.record = record
             topic.logged = min(topic.logged, record.event_seq or 0)
             self.hint(record.id)
-        elif len(topic.watchers) == 1:
+        elif len(topic.watchers) == 1 or self._looking:
+            # What the look under way asked for did not have this one in mind.
             self.hint(record.id)
         try:
             yield
@@ -163,6 +169,7 @@ class Hub:
             everything = self._everything or not self._wake.is_set()
             ids, self._hinted, self._everything = self._hinted, set(), False
             self._wake.clear()
+            self._looking = True
             try:
                 await self._look(None if everything else ids)
                 pause = POLL_SECONDS
@@ -173,6 +180,7 @@ class Hub:
             except Exception:  # noqa: BLE001 - those who watch are not to wait for ever
                 self._observe(Unexpected("event hub", traceback.format_exc()))
                 self._everything = True
+            self._looking = False
 
     async def _look(self, ids: set[str] | None) -> None:
         topics = {key: topic for key, topic in self._topics.items() if ids is None or key in ids}
@@ -199,7 +207,9 @@ class Hub:
                 key = str(row.export_id)
                 happened[key].append(Happening(key, row.seq, row.name, row.data))
         for key, topic in topics.items():
-            self._tell(key, topic, changed, happened.get(key, []))
+            # Not where somebody who knows less has come meanwhile: all are told again then.
+            kept = topic.logged == logged.get(key)
+            self._tell(key, topic, changed, happened[key] if kept else [])
 
     def _tell(
         self,

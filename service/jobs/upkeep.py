@@ -137,7 +137,10 @@ class Upkeep:
         async with self._engine.connect() as connection:
             query = sa.select(exports.c.artifact).where(exports.c.artifact.is_not(None))
             known = set((await connection.execute(query)).scalars())
-        strangers = self._folder.strangers(known, STRANGERS_AFTER)
+        try:
+            strangers = self._folder.strangers(known, STRANGERS_AFTER)
+        except StorageFailed:
+            return 0
         self._remove(strangers)
         return len(strangers)
 

@@ -34,21 +34,12 @@ PROGRESS = "progress"
 WITH_EXPORT = frozenset({"state", *TERMINAL.values()})
 
 
-class Frames:
-    """Events as chunks, made once for all readers that came here by the same address."""
-
-    def __init__(self) -> None:
-        self._base = ""
-        self._of: Happening | None = None
-        self._chunk = b""
-
-    def of(self, happening: Happening, base: str) -> bytes:
-        """The event on the wire; the last one is kept, since one after another asks for it."""
-        if happening is not self._of or base != self._base:
-            framed = event_frame(happening.name, happening.data, happening.seq, base)
-            self._chunk = chunk(framed)
-            self._of, self._base = happening, base
-        return self._chunk
+def event_chunk(happening: Happening, base: str) -> bytes:
+    """The event as a chunk, made once for all readers that came here by the same address."""
+    if base not in happening.made:
+        made = event_frame(happening.name, happening.data, happening.seq, base)
+        happening.made[base] = chunk(made)
+    return happening.made[base]
 
 
 def event_frame(name: str, data: dict[str, Any], seq: int, base: str) -> bytes:
@@ -92,7 +83,6 @@ class ExportEvents(EventStream):
         engine: AsyncEngine,
         hub: Hub,
         readers: Readers,
-        frames: Frames,
     ) -> None:
         super().__init__(readers)
         self._record: Record | None = record
@@ -100,7 +90,6 @@ class ExportEvents(EventStream):
         self._base = base
         self._engine = engine
         self._hub = hub
-        self._frames = frames
         self._sent = record.event_seq or 0
 
     async def _first(self) -> bytes:
@@ -151,7 +140,7 @@ class ExportEvents(EventStream):
             if not progress:
                 # Progress that waits is of the state before, and keeps its place.
                 self.outbox.seal(PROGRESS)
-            self.outbox.put(self._frames.of(item, self._base), PROGRESS if progress else None)
+            self.outbox.put(event_chunk(item, self._base), PROGRESS if progress else None)
             if item.name == CLOSE:
                 self.outbox.close()
 

@@ -8,6 +8,7 @@ import os
 import secrets
 import socket
 import time
+import traceback
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -24,7 +25,7 @@ from service.jobs.log import ids_of
 from service.jobs.queue import Entry, Queue
 from service.jobs.tables import workers
 from service.jobs.upkeep import Upkeep
-from service.observe import Swept, WorkerWaiting
+from service.observe import Swept, Unexpected, WorkerWaiting
 
 BEAT_SECONDS = 0.25  # between two reports of progress
 TAKE_SECONDS = 1.0  # between two looks at the queue that nobody hinted at
@@ -107,6 +108,9 @@ class Worker:
             except AWAY_OR_SAID_SO as error:
                 self._tools.observe(WorkerWaiting(repr(error)))
                 await asyncio.sleep(OUTAGE_PAUSE)
+            except Exception:  # noqa: BLE001 - a worker that no longer beats loses all its exports
+                self._tools.observe(Unexpected("worker", traceback.format_exc()))
+                await asyncio.sleep(OUTAGE_PAUSE)
 
     async def _take(self) -> None:
         with contextlib.suppress(TimeoutError):
@@ -138,6 +142,8 @@ class Worker:
             await attempt.run()
             with contextlib.suppress(*AWAY):
                 await self._queue.done(entry)
+        except Exception:  # noqa: BLE001 - its lease ends, and another attempt begins
+            self._tools.observe(Unexpected(f"export {attempt.record.id}", traceback.format_exc()))
         finally:
             del self._attempts[attempt.record.id], self._entries[attempt.record.id]
             self._wake.set()
