@@ -97,8 +97,6 @@ class Content:
         """The growing artifact with its first byte; None where it is finished by then."""
         try:
             async with asyncio.timeout(FIRST_BYTE_SECONDS):
-                while sight.record.state is State.QUEUED:
-                    await sight.change()
                 reader = await self._growing(sight)
                 if reader is None:
                     return None
@@ -111,13 +109,18 @@ class Content:
             raise NotYet("The first byte is not made yet.", headers=RETRY_AFTER) from error
 
     async def _growing(self, sight: Sight) -> ArtifactReader | None:
-        """The worker makes the file a moment after it has said what the file is called."""
-        while sight.record.state is State.RUNNING:
-            file = self._shelf.folder.open_growing_or_finished(sight.record.artifact or "")
+        """The worker makes the file a moment after it has said what the file is called.
+
+        An attempt may come to nothing before that, and the export waits for the next one.
+        """
+        while not sight.record.state.final:
+            running = sight.record.state is State.RUNNING
+            name = sight.record.artifact or ""
+            file = self._shelf.folder.open_growing_or_finished(name) if running else None
             if file is not None:
                 return ArtifactReader(file)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(FILE_SECONDS):
+                async with asyncio.timeout(FILE_SECONDS if running else None):
                     await sight.change()
         return None
 

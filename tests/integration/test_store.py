@@ -48,6 +48,10 @@ def record(**values: Any) -> Record:
     return replace(fixed, **values)
 
 
+def nobody() -> None:
+    """Nobody stops these streams."""
+
+
 def finished(running: Record, outcome: Outcome = Outcome.COMPLETE) -> Record:
     receipt = RECEIPT | {"outcome": outcome.value}
     return running.finished(receipt, outcome, datetime.now(UTC), None)
@@ -111,7 +115,7 @@ async def test_a_record_is_known_at_once_and_in_the_table_soon(
 ) -> None:
     running = record(total_rows=9, total_kind="estimate")
     async with recording(database_url) as recorder:
-        recorder.begin(lambda: replace(running, rows=3))
+        recorder.begin(lambda: replace(running, rows=3), nobody)
         found = await recorder.get(running.id)
         assert found is not None
         assert found.rows == 3
@@ -125,7 +129,8 @@ async def test_a_record_is_known_at_once_and_in_the_table_soon(
     assert (stored.request, stored.total_rows) == (running.request, 9)
     async with recording(database_url) as other:
         again = await other.get(running.id)
-        assert again == replace(done, heartbeat_at=stored.heartbeat_at)
+        # The state, and the two events of its end.
+        assert again == replace(done, heartbeat_at=stored.heartbeat_at, event_seq=3)
 
 
 async def test_what_is_pending_is_written_by_stop(database_url: str, engine: AsyncEngine) -> None:
@@ -146,7 +151,7 @@ async def test_a_live_record_stays_fresh(
     running = record()
     rows = iter(range(1_000_000))
     async with recording(database_url) as recorder:
-        recorder.begin(lambda: replace(running, rows=next(rows)))
+        recorder.begin(lambda: replace(running, rows=next(rows)), nobody)
         await reaches(engine, running.id, State.RUNNING)
         first = await row(engine, running.id)
 
@@ -286,7 +291,7 @@ async def test_a_process_never_gives_its_own_streams_up(
     """After a long outage the sweep may come before the first heartbeat."""
     running = record()
     async with recording(database_url) as recorder:
-        recorder.begin(lambda: running)
+        recorder.begin(lambda: running, nobody)
         await reaches(engine, running.id, State.RUNNING)
         await execute(
             engine, "UPDATE tailrace.exports SET heartbeat_at = now() - interval '2 minutes'"
@@ -302,7 +307,7 @@ async def test_a_stream_that_was_given_up_wrongly_keeps_its_receipt(
     """Another process may have swept while this one could not write; the truth comes last."""
     running = record()
     async with recording(database_url) as recorder, recording(database_url) as other:
-        recorder.begin(lambda: running)
+        recorder.begin(lambda: running, nobody)
         await reaches(engine, running.id, State.RUNNING)
         assert await other.end_lost(timedelta(seconds=-60)) == 1
         await reaches(engine, running.id, State.FAILED)

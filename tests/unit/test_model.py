@@ -144,14 +144,30 @@ def test_describe_has_every_member_of_the_contract() -> None:
         "request": {"query": []},
         "state": "failed",
         "attempt": 1,
+        "attempts": [],
         "created_at": "2026-01-02T03:04:05.678901Z",
         "started_at": "2026-01-02T03:04:05.678901Z",
         "finished_at": None,
         "expires_at": None,
         "progress": shown["progress"],
         "error": error,
-        "links": {"self": here, "receipt": f"{here}/receipt"},
+        "links": {
+            "self": here,
+            "events": f"{here}/events",
+            "content": None,
+            "receipt": f"{here}/receipt",
+            "cancel": f"{here}/cancel",
+        },
     }
+
+
+def test_a_job_has_its_content_by_attempt_and_the_rates_that_were_stored() -> None:
+    stored: dict[str, Any] = {"rows_per_s": 7.0, "bytes_per_s": 70.0, "eta_s": 2.5}
+    job = record(kind=Kind.JOB, attempt=3, rows=50, total_rows=200, **stored)
+    shown = describe(job, "https://x", after(10))
+    here = "https://x/v1/exports/019b7f5e-0000-7000-8000-000000000001"
+    assert shown["links"]["content"] == f"{here}/content?attempt=3"
+    assert stored.items() <= shown["progress"].items()
 
 
 def test_describe_keeps_what_is_not_for_clients() -> None:

@@ -10,13 +10,18 @@ import structlog
 from service.observe import (
     DatasetUnusable,
     Event,
+    EventsUnread,
+    JobEnded,
+    JobStarted,
     Metrics,
     RecordsDropped,
     RecordsNotWritten,
     RequestEnded,
     StreamEnded,
     StreamStarted,
+    Swept,
     Unexpected,
+    WorkerWaiting,
     log,
     observer,
 )
@@ -32,6 +37,11 @@ EVENTS = [
     (RecordsDropped(2), "error"),
     (DatasetUnusable("numbers", "it is gone"), "error"),
     (Unexpected("/", "Traceback"), "error"),
+    (JobStarted("an id", "numbers", 1), "info"),
+    (JobEnded("an id", "numbers", 1, "succeeded", 7, 70, 0.5, None), "info"),
+    (WorkerWaiting("OSError()"), "warning"),
+    (EventsUnread("OSError()"), "warning"),
+    (Swept({"lost": 1}), "info"),
 ]
 EXPORT = {"dataset": "numbers", "format": "csv", "lane": "copy"}
 COMPLETE = EXPORT | {"outcome": "complete"}

@@ -229,8 +229,18 @@ def test_the_defaults() -> None:
         "drain_timeout": 30,
         "flush_interval": 0.1,
         "close_timeout": 5,
+        "ping_interval": 15,
+        "join_max_age": 10,
+        "lease": 15,
+        "record_ttl": 2_592_000,
         "chunk_size": 262_144,
+        "min_free_space": 1_073_741_824,
+        "max_artifact_size": 0,
+        "max_attempts": 4,
+        "max_queued": 1_000,
+        "max_queued_per_caller": 200,
     }
+    assert settings.worker.model_dump() == {"concurrency": 4}
     assert settings.server.model_dump() == {
         "host": "127.0.0.1",
         "port": 8000,
@@ -242,7 +252,8 @@ def test_the_defaults() -> None:
     }
     assert settings.log.model_dump() == {"level": "info", "format": "json"}
     source, dataset = SourceSettings(), DatasetSettings(table="t")
-    assert (source.url, source.lane, source.expose, source.max_connections) == (None, "auto", (), 8)
+    assert (source.url, source.lane, source.expose) == (None, "auto", ())
+    assert (source.max_connections, source.max_jobs) == (8, 4)
     assert (dataset.source, dataset.sql, dataset.key, dataset.columns) == (
         "main",
         None,
