@@ -153,6 +153,7 @@ TO_TRY = (
     "curl -sS '{base}/v1/rows/flights.ndjson?limit=3&end=1'",
     "curl -sSOJ '{base}/v1/rows/flights.csv?compression=zstd'",
     "curl -sS '{base}/v1/exports?limit=1'",
+    """curl -sS --json '{{"dataset": "scores"}}' '{base}/v1/exports'""",
 )
 
 

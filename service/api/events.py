@@ -9,7 +9,7 @@ from fastapi import Query, Request
 from starlette.responses import Response
 
 from service.api.addresses import base_of
-from service.api.openapi_jobs import EVENTS_PARAMETERS, EVENTS_RESPONSES
+from service.api.openapi_jobs import ALL_EVENTS_RESPONSES, EVENTS_PARAMETERS, EVENTS_RESPONSES
 from service.api.records import stored_export
 from service.api.responses import HeadResponse
 from service.api.router import Router
@@ -57,7 +57,7 @@ async def export_events(
 @router.get(
     "/v1/events",
     summary="What happens to every export of the caller, live",
-    responses=EVENTS_RESPONSES,
+    responses=ALL_EVENTS_RESPONSES,
     response_class=Response,
 )
 async def all_events(request: Request) -> Response:

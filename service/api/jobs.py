@@ -67,10 +67,10 @@ async def create_export(request: Request) -> Response:
     wanted, body = await json_body(request, ExportRequest)
     key = _key(request, body)
     prefer = ",".join(request.headers.getlist("prefer"))
-    asked = await _understood(request, wanted, preferred_count(prefer))
+    if preferred_count(prefer) is Count.EXACT:
+        wanted = wanted.model_copy(update={"count": Count.EXACT.value})
+    asked = await _understood(request, wanted)
     rows = await _expected(service, asked)
-    if asked.count is Count.EXACT:
-        rows = Rows(rows.rows, Count.EXACT.value)
     limits = service.settings.limits
     entered = await service.ledger.enter(
         _record(request, wanted, asked, rows),
@@ -191,10 +191,10 @@ async def delete(request: Request, export_id: UUID) -> Response:
     return Response(status_code=204)
 
 
-async def _understood(request: Request, wanted: ExportRequest, count: Count | None = None) -> Asked:
+async def _understood(request: Request, wanted: ExportRequest) -> Asked:
     service = service_of(request)
     dataset = await readable_dataset(request, wanted.dataset)
-    return understand(wanted, dataset, service.cursors, service.settings.limits.chunk_size, count)
+    return understand(wanted, dataset, service.cursors, service.settings.limits.chunk_size)
 
 
 async def _expected(service: Service, asked: Asked) -> Rows:

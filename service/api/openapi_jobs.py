@@ -133,7 +133,8 @@ CANCEL_RESPONSES: Responses = answers(
 _RETRY: Responses = {202: _accepted("It is queued again.")}
 RETRY_RESPONSES = _RETRY | _problems(_409="It has not failed, or is no job.")
 
-DELETE_RESPONSES: Responses = {204: {"description": "Nothing of it is left."}}
+_DELETED: Responses = {204: {"description": "Nothing of it is left."}}
+DELETE_RESPONSES = _DELETED | _problems(_409="It is still being stopped: try again.")
 
 CONTENT_PARAMETERS = [
     _header("Range", "`bytes=N-` resumes, also while the file grows.", "bytes=1048576-"),
@@ -165,7 +166,7 @@ CONTENT_RESPONSES = _CONTENT | _problems(
 EVENTS_PARAMETERS = [
     _header("Last-Event-ID", "The `id` of the last event that the client has.", "7"),
 ]
-_EVENTS: Responses = {
+_STREAM: Responses = {
     200: {
         "description": "Server-Sent Events. An end without `close` is no end: connect again.",
         "content": {
@@ -175,8 +176,13 @@ _EVENTS: Responses = {
             }
         },
     },
+}
+_DONE: Responses = {
     204: {"description": "The client has the last event: nothing more will come."},
 }
-EVENTS_RESPONSES = _EVENTS | _problems(
-    _404="There is no such export.", _503="The records cannot be reached."
+EVENTS_RESPONSES = (
+    _STREAM
+    | _DONE
+    | _problems(_404="There is no such export.", _503="The records cannot be reached.")
 )
+ALL_EVENTS_RESPONSES = _STREAM | _problems(_503="The records cannot be reached.")

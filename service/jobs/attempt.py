@@ -42,7 +42,6 @@ from service.jobs.transitions import (
     succeeded,
 )
 from service.observe import JobEnded, JobStarted, Observer, Unexpected
-from service.preferences import Count
 from service.settings import LimitSettings
 
 OUTAGE_SECONDS = 60.0  # for which the end of an attempt is said again while nobody hears it
@@ -143,10 +142,9 @@ class Attempt:
 
     async def _assembled(self) -> Export:
         tools, record = self._tools, self.record
-        request = ExportRequest.model_validate({**record.request})
+        request = ExportRequest.model_validate(record.request)
         dataset = await self._dataset(request.dataset)
-        count = Count(record.total_kind) if record.total_kind == Count.EXACT else None
-        asked = understand(request, dataset, tools.cursors, CHUNK, count)
+        asked = understand(request, dataset, tools.cursors, CHUNK)
         source = tools.sources[dataset.source]
         return assemble(asked, source, tools.cursors, tools.limits, record.id)
 

@@ -26,6 +26,7 @@ class ExportRequest(BaseModel):
     """What is asked for; the grammar of the values is that of ``GET /v1/rows``.
 
     ``where`` maps columns, and ``and``, ``or`` and their negations, to one condition or several.
+    ``count`` asks for the rows to be counted beforehand, so that progress knows its end.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -44,6 +45,7 @@ class ExportRequest(BaseModel):
     header: bool = True
     end: bool = False
     filename: Name | None = None
+    count: Literal["exact"] | None = None
     fresh: bool = False
 
     def stored(self) -> dict[str, Any]:
@@ -52,19 +54,17 @@ class ExportRequest(BaseModel):
 
     def fingerprint(self, owner: str) -> str:
         """The same for requests that mean the same file for the same owner."""
-        text = orjson.dumps([owner, self.stored()], option=orjson.OPT_SORT_KEYS)
+        file = {name: value for name, value in self.stored().items() if name != "count"}
+        text = orjson.dumps([owner, file], option=orjson.OPT_SORT_KEYS)
         return hashlib.sha256(text).hexdigest()
 
 
 def understand(
-    request: ExportRequest,
-    dataset: Dataset,
-    cursors: Cursors,
-    chunk_size: int,
-    count: Count | None = None,
+    request: ExportRequest, dataset: Dataset, cursors: Cursors, chunk_size: int
 ) -> Asked:
     """``request`` read against ``dataset``; raises InvalidParameter as the query string does."""
     query = parse_query(dataset, _parameters(request), cursors=cursors)
+    count = Count(request.count) if request.count else None
     return Asked(dataset, query, representation_of(request, chunk_size), count)
 
 
