@@ -21,6 +21,8 @@ from service.streaming import ActiveStreams, StreamResponse
 class FailingStream:
     """Gives one chunk, then raises ``error``."""
 
+    status = 200
+
     def __init__(self, error: Exception) -> None:
         self.error = error
         self.chunks = [b"first"]
