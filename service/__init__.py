@@ -2,14 +2,24 @@
 
 The code map; a request flows downward::
 
-    request → query → lane → frame → compress → chunk → response
-                        └→ records, receipts, log, metrics
+    request → query → lane → frame → compress → chunk → response, or a job's artifact
+                        └→ records, receipts, events, log, metrics
 
-    cli, server, demo        the commands, the server process, the demonstration's data
-    app, runtime             wiring; what the routes share
+    cli, demo                the commands, the demonstration's data
+    processes, server, protocol
+                             processes kept running; the server and its HTTP/1.1
+    app, working, runtime    wiring of the server and of the worker; what the routes share
     api/, web/               one thin router a resource; pages
-    streaming                the one response that every stream uses
-    jobs/                    records of exports: model (pure), store, direct streams
+    streaming, detached      the one response that every stream of bytes uses; that of events
+    jobs/                    exports and what becomes of them
+        model, transitions, pace     records, states, rates and the time left (pure)
+        request, expectation         what a job is asked for; how many rows it may be
+        ledger, queue, log           the rows, fenced; who waits; the events of each
+        worker, attempt, beat, upkeep
+                                     who runs them: under leases, swept by any
+        hub, watching, outbox        who watches them: one look for all, bounded readers
+        content, following           the file, also while it grows
+        direct, store                direct streams, with records behind them
     export/                  a SELECT becomes bytes
         assembly, pipeline, producer, pipe
                                      joins the stages; reads the database in a task of its own
@@ -18,13 +28,15 @@ The code map; a request flows downward::
         iterate, held, items         so are the iterators of other applications (embedding)
         encode, compress, chunk      formats, codings, sizes (pure)
         receipt                      the proof of a stream (pure)
-    catalog                  which datasets there are
+    artifacts/               files that grow, are followed, and are published whole or not at all
+    catalog, listening       which datasets there are; PostgreSQL's notifications
     databases/               a folder for each kind: how it is read, compares, makes text
     database, embedded       Tailrace's own database; the PostgreSQL that it brings itself
+    line                     a connection that is written to now and then
     observe                  what happens, told once: log and metrics
     grammar/, texts          a query string → a SELECT (pure)
-    representation, preferences
-                             format negotiation, counts (pure)
+    representation, preferences, preconditions, ranges, sse
+                             format negotiation, counts, If-…, Range, events on the wire (pure)
     dataset, column, dialect, access, errors
                              the nouns that everything speaks of
     configuration, settings, values, toml_lines

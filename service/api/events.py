@@ -37,10 +37,11 @@ async def export_events(
 ) -> Response:
     """`state`, then `progress` at most four times a second, then how it ended, then `close`."""
     service = service_of(request)
-    # Somebody else's events of it are ours, too.
-    watched = service.hub.known(str(export_id))
-    record = await stored_export(request, export_id, watched)
     last = _last(request, last_event_id)
+    # Somebody else's events of it are ours, too, as long as they are not behind the client's.
+    watched = service.hub.known(str(export_id))
+    behind = watched is None or (watched.event_seq or 0) < (last or 0)
+    record = await stored_export(request, export_id, None if behind else watched)
     if _has_all(record, last):
         return Response(status_code=204, headers={"Cache-Control": "no-store"})
     stream = ExportEvents(

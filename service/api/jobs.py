@@ -184,6 +184,7 @@ async def delete(request: Request, export_id: UUID) -> Response:
     if record is not None and not record.state.final:
         record = await _stopped(service, record)
     if record is not None:
+        await service.recorder.flush()
         if not record.state.final or not await service.ledger.delete(record):
             raise Conflict("The export is still being stopped.", headers={"Retry-After": "1"})
         if record.artifact:

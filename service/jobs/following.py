@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 
 from service.artifacts.growth import Growth
@@ -68,6 +68,9 @@ class Sight:
         require_attempt(newest, self._attempt)
         if self.followed and newest.attempt != before.attempt:
             raise AttemptLost(f"Attempt {before.attempt} came to nothing: it is {newest.state}.")
+        if self.followed and newest.state is State.EXPIRED:
+            # It had succeeded, and who has the file open still gets all of it.
+            newest = replace(newest, state=State.SUCCEEDED)
         require_content(newest)
         self.record = newest
 

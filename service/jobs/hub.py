@@ -130,7 +130,8 @@ class Hub:
         if topic is None:
             topic = self._topics[record.id] = Topic(record, record.event_seq or 0)
         topic.watchers[watcher] = None
-        if topic.record is None or (record.event_seq or 0) < (topic.record.event_seq or 0):
+        told = max(topic.logged, (topic.record and topic.record.event_seq) or 0)
+        if topic.record is None or (record.event_seq or 0) < told:
             # It knows less than the others: the next look tells all of them again.
             topic.record = record
             topic.logged = min(topic.logged, record.event_seq or 0)

@@ -123,6 +123,11 @@ class Recorder:
                 row = (await connection.execute(query)).one_or_none()
         return record_of(row) if row else None
 
+    async def flush(self) -> None:
+        """Write what is pending, for those who are about to look at the table."""
+        with answered():
+            await self._write()
+
     async def newest(
         self,
         *,
@@ -142,8 +147,8 @@ class Recorder:
             place = sa.tuple_(sa.literal(before[0]), sa.literal(UUID(before[1])))
             query = query.where(sa.tuple_(exports.c.created_at, exports.c.id) < place)
         query = query.order_by(exports.c.created_at.desc(), exports.c.id.desc()).limit(limit)
+        await self.flush()
         with answered():
-            await self._write()
             async with self._engine.connect() as connection:
                 found = [record_of(row) for row in await connection.execute(query)]
         return [self._fresher(record) for record in found]
