@@ -102,7 +102,10 @@ sources:
 datasets:
 {datasets or "  only what the sources expose"}
 limits: an export may take {format_duration(limits.max_duration)} and stall \
-{format_duration(limits.stall_timeout)}; artifacts stay {format_duration(limits.artifact_ttl)}
+{format_duration(limits.stall_timeout)}; artifacts stay {format_duration(limits.artifact_ttl)}, records {format_duration(limits.record_ttl)}
+jobs: {settings.worker.concurrency} at once in each worker, {limits.max_queued} may wait; \
+{limits.max_attempts} attempts, a lease of {format_duration(limits.lease)}; new ones need \
+{limits.min_free_space} bytes of free space
 server: {server.host} port {server.port}, processes: {server.processes}"""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
@@ -189,6 +190,13 @@ class Metrics:
             "tailrace_request_seconds", "Duration of requests.", ("method", "route")
         )
         self.dropped = counter("tailrace_records_dropped", "Records given up unwritten.")
+        self.jobs = Gauge(
+            "tailrace_jobs", "Jobs of the service.", ("state",), registry=self.registry
+        )
+        self.workers = Gauge("tailrace_workers", "Workers heard of lately.", registry=self.registry)
+        self.readers = Gauge(
+            "tailrace_event_readers", "Open streams of events.", registry=self.registry
+        )
         self.unexpected = counter("tailrace_unexpected_errors", "Errors that are bugs.")
 
     def __call__(self, event: Event) -> None:
@@ -208,6 +216,15 @@ class Metrics:
                 self.unexpected.inc()
             case _:
                 pass
+
+    def looked_at(
+        self, *, queued: int | None, running: int | None, workers: int | None, readers: int
+    ) -> None:
+        """What was found when somebody asked; NaN where the database did not answer."""
+        for state, count in (("queued", queued), ("running", running)):
+            self.jobs.labels(state).set(math.nan if count is None else count)
+        self.workers.set(math.nan if workers is None else workers)
+        self.readers.set(readers)
 
     def _ended(self, event: StreamEnded) -> None:
         labels = (event.dataset, event.format, event.lane)

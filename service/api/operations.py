@@ -40,7 +40,7 @@ async def readyz(request: Request) -> Response:
     checks = {
         "database": _database(service),
         "schema": _schema(service),
-        "artifacts": asyncio.to_thread(service.folder.prepare),
+        "artifacts": asyncio.to_thread(service.folder.require_writable),
         "queue": _queue(service),
         **{f"source {name}": source.ping() for name, source in service.sources.items()},
     }
@@ -52,12 +52,24 @@ async def readyz(request: Request) -> Response:
     return json_response(body, status=200 if ready else 503)
 
 
-@router.get("/metrics", summary="Prometheus metrics of this process", response_class=Response)
+@router.get(
+    "/metrics",
+    summary="Prometheus metrics of this process, and of the queue",
+    response_class=Response,
+)
 async def metrics(request: Request) -> Response:
     """The text format of Prometheus, version 0.0.4."""
-    registry = service_of(request).metrics.registry
+    service = service_of(request)
+    jobs = await _jobs(service)
+    service.metrics.looked_at(
+        queued=jobs.get("queued"),
+        running=jobs.get("running"),
+        workers=len(jobs["workers"]) if "workers" in jobs else None,
+        readers=len(service.readers),
+    )
     return Response(
-        generate_latest(registry), media_type="text/plain; version=0.0.4; charset=utf-8"
+        generate_latest(service.metrics.registry),
+        media_type="text/plain; version=0.0.4; charset=utf-8",
     )
 
 

@@ -39,6 +39,12 @@ class ArtifactFolder:
         except OSError as error:
             raise storage_error(error) from error
 
+    def require_writable(self) -> None:
+        """Raise StorageFailed where no artifact could be made, as on a read-only file system."""
+        self.prepare()
+        if not os.access(self.path, os.W_OK | os.X_OK):
+            raise StorageFailed("The storage of artifacts cannot be written to.")
+
     def new_name(self) -> str:
         """A name that nobody guesses and that never comes again: 128 random bits."""
         return secrets.token_hex(16)

@@ -67,7 +67,8 @@ class Sight:
             raise Gone("The export has been deleted.")
         require_attempt(newest, self._attempt)
         if self.followed and newest.attempt != before.attempt:
-            raise AttemptLost(f"Attempt {before.attempt} came to nothing: it is {newest.state}.")
+            message = f"Attempt {before.attempt} came to nothing: it is {newest.state}."
+            raise AttemptLost(message, headers={"Retry-After": "1"})
         if self.followed and newest.state is State.EXPIRED:
             # It had succeeded, and who has the file open still gets all of it.
             newest = replace(newest, state=State.SUCCEEDED)

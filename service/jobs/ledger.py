@@ -6,6 +6,7 @@ are written in the same transaction, so none of them can say anything else.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from service.database import utcnow
+from service.database import AWAY, utcnow
 from service.errors import KeyReused, QueueFull, TooManyQueued
 from service.jobs.log import CANCEL, EVENTS, append, notify, payload_of
 from service.jobs.model import LIVE, Kind, Record, State
@@ -164,9 +165,10 @@ class Ledger:
         return await self.get(export_id)
 
     async def remember(self, owner: str, key: Key, answer: Answer) -> None:
-        """From now on ``answer`` is what the key is answered with."""
-        async with self._engine.begin() as connection:
-            await _remember(connection, owner, key, answer)
+        """From now on ``answer`` is what the key is answered with; else it is the first one."""
+        with contextlib.suppress(*AWAY):
+            async with self._engine.begin() as connection:
+                await _remember(connection, owner, key, answer)
 
     async def delete(self, record: Record) -> bool:
         """Remove the row with its events; False when it is live again."""

@@ -351,6 +351,8 @@ exposes nothing by itself
 datasets:
   Flights: table public.flights of main
   routes: sql of cold.store
-limits: an export may take 4h and stall 1m30s; artifacts stay 7d
+limits: an export may take 4h and stall 1m30s; artifacts stay 7d, records 30d
+jobs: 4 at once in each worker, 1000 may wait; 4 attempts, a lease of 15s; \
+new ones need 1073741824 bytes of free space
 server: 127.0.0.1 port 8000, processes: 1"""
     )
