@@ -21,11 +21,11 @@ POOL_TIMEOUT = 5.0  # seconds
 SERVICE_POOL_SIZE = 5  # connections for Tailrace's own tables
 
 
-def service_engine(url: str) -> AsyncEngine:
+def service_engine(url: str, pool_size: int = SERVICE_POOL_SIZE) -> AsyncEngine:
     """The engine for Tailrace's own tables: apart, so that exports can never starve it."""
     return create_async_engine(
         url,
-        pool_size=SERVICE_POOL_SIZE,
+        pool_size=pool_size,
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT,
         pool_pre_ping=True,

@@ -35,7 +35,12 @@ def work(settings: Settings, database_url: str) -> None:
         runner.run(_work(settings, database_url))
 
 
-def build_worker(settings: Settings, engine: AsyncEngine, sources: Mapping[str, Source]) -> Worker:
+def build_worker(
+    settings: Settings,
+    engine: AsyncEngine,
+    pulse: AsyncEngine,
+    sources: Mapping[str, Source],
+) -> Worker:
     """A worker that is not started."""
     queue, folder = Queue(engine), artifact_folder(settings.data_dir)
     ledger = Ledger(engine, queue)
@@ -50,6 +55,7 @@ def build_worker(settings: Settings, engine: AsyncEngine, sources: Mapping[str, 
     )
     return Worker(
         engine,
+        pulse,
         queue,
         Upkeep(engine, ledger, queue, folder, settings.limits),
         tools,
@@ -62,10 +68,10 @@ async def _work(settings: Settings, database_url: str) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    engine = service_engine(database_url)
+    engine, pulse = service_engine(database_url), service_engine(database_url, pool_size=1)
     sources = open_sources(settings, database_url)
     try:
-        worker = build_worker(settings, engine, sources)
+        worker = build_worker(settings, engine, pulse, sources)
         listener = Listener(database_url, {CHANNEL: worker.hint, CANCEL: worker.cancel})
         listener.start()
         await worker.run(stop)
@@ -73,3 +79,4 @@ async def _work(settings: Settings, database_url: str) -> None:
     finally:
         await asyncio.gather(*(source.close() for source in sources.values()))
         await engine.dispose()
+        await pulse.dispose()

@@ -70,13 +70,15 @@ class Tools:
 class Attempt:
     """Runs until the export is made, has failed, or ``stop`` says why it should not go on.
 
-    ``renewed`` is the monotonic time at which the lease was last asked for.
+    ``renewed`` is the monotonic time at which the lease was last asked for, ``reported`` the rows
+    and bytes that were written to the record at ``reported_at``.
     """
 
     def __init__(self, record: Record, tools: Tools) -> None:
         self.record = record
-        self.renewed = time.monotonic()
+        self.began = self.renewed = time.monotonic()
         self.reported = (-1, -1)
+        self.reported_at = 0.0
         self._tools = tools
         self._pace = Pace(time.monotonic())
         self._export: Export | None = None

@@ -34,8 +34,7 @@ STATEMENT = sa.text("""
             rows = g.rows, bytes = g.bytes, total_rows = g.total, total_kind = g.kind,
             rows_per_s = g.row_rate, bytes_per_s = g.byte_rate, eta_s = g.eta,
             snapshot_at = g.snapshot,
-            event_seq = e.event_seq + g.moved::int,
-            changed_at = CASE WHEN g.moved THEN now() ELSE e.changed_at END
+            event_seq = e.event_seq + g.moved::int
         FROM given AS g
         WHERE e.id = g.id AND e.attempt = g.attempt AND e.worker = :worker AND e.state = 'running'
         RETURNING e.id, e.event_seq, g.moved, g.event, e.cancel_requested_at

@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from service.database import AWAY
 from service.jobs.log import ids_of
-from service.jobs.model import Record
+from service.jobs.model import LIVE, Record
 from service.jobs.rows import record_of
 from service.jobs.tables import export_events, exports
 from service.observe import EventsUnread, Observer, Unexpected
@@ -248,9 +248,10 @@ class Hub:
 
     def _oversee(self, record: Record) -> None:
         key = (record.event_seq or 0, record.state.value)
-        if self._seen.get(record.id, (0.0, -1, ""))[1:] == key:
-            return
+        known = self._seen.get(record.id, (0.0, -1, ""))[1:] == key
         self._seen[record.id] = (time.monotonic(), *key)
+        if known:
+            return
         made: dict[str, bytes] = {}
         for overseer in list(self._overseers):
             if overseer.owner == record.owner:
@@ -318,5 +319,7 @@ LOGGED = (
 )
 _owned = sa.select(exports).where(exports.c.owner == sa.any_(_array("owners", sa.Text)))
 _recent = sa.func.now() - sa.text(f"interval '{OVERLAP_SECONDS} seconds'")
-OF_OWNERS = _owned.where(exports.c.changed_at > _recent).order_by(exports.c.changed_at)
+OF_OWNERS = _owned.where(
+    sa.or_(exports.c.state.in_([state.value for state in LIVE]), exports.c.finished_at > _recent)
+)
 OF_OWNERS_NAMED = _owned.where(exports.c.id == sa.any_(_array("ids", sa.Uuid)))

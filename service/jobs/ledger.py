@@ -221,7 +221,6 @@ async def _updated(
         .values(
             **changes,
             **values,
-            changed_at=sa.func.now(),
             event_seq=exports.c.event_seq + len(transition.events),
         )
         .returning(*exports.c)
@@ -234,11 +233,11 @@ async def _same(
     connection: AsyncConnection, record: Record, join: timedelta | None
 ) -> Record | None:
     """A live job that makes the same file, of data that is new enough."""
+    if join is None:
+        return None
     # Two requests at once are one after the other from here on.
     lock = sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(record.fingerprint, 0))
     await connection.execute(sa.select(lock))
-    if join is None:
-        return None
     c = exports.c
     new_enough = sa.or_(c.snapshot_at.is_(None), c.snapshot_at > sa.func.clock_timestamp() - join)
     query = (

@@ -276,7 +276,6 @@ _UPSERT = _INSERT.on_conflict_do_update(
     set_={name: _INSERT.excluded[name] for name in _WRITTEN if name not in ("id", "created_at")}
     | {
         "heartbeat_at": sa.func.now(),
-        "changed_at": sa.func.now(),
         "event_seq": exports.c.event_seq + _INSERT.excluded.event_seq,
     },
     # Not NOT IN, whose expanding parameter cannot stand in a batch.

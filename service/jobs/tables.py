@@ -81,13 +81,6 @@ exports = Table(
         server_default="0",
         comment="Number of the last event; events are numbered in its transaction.",
     ),
-    Column(
-        "changed_at",
-        DateTime(timezone=True),
-        nullable=False,
-        server_default=func.now(),
-        comment="When the last event was logged.",
-    ),
     # None is SQL's NULL here, not the JSON value null
     Column("error", JSONB(none_as_null=True), comment="Problem document (RFC 9457) if it failed."),
     Column("receipt", JSONB(none_as_null=True), comment="Proof of the stream, once it is known."),
@@ -109,7 +102,7 @@ NEWEST_FIRST = (exports.c.created_at.desc(), exports.c.id.desc())
 Index("exports_owner_idx", exports.c.owner, *NEWEST_FIRST)
 Index("exports_state_idx", exports.c.state, *NEWEST_FIRST)
 Index("exports_dataset_idx", exports.c.dataset, *NEWEST_FIRST)
-Index("exports_changed_idx", exports.c.owner, exports.c.changed_at)
+Index("exports_finished_idx", exports.c.finished_at)
 Index(
     "exports_live_idx",
     exports.c.state,

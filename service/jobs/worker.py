@@ -27,7 +27,9 @@ from service.jobs.tables import workers
 from service.jobs.upkeep import Upkeep
 from service.observe import Swept, Unexpected, WorkerWaiting
 
-BEAT_SECONDS = 0.25  # between two reports of progress
+BEAT_SECONDS = 0.25  # between two reports of progress, for as long as PATIENCE of them
+RAREST_BEAT = 5.0  # seconds, for an export that has run for PATIENCE of those
+PATIENCE = 240
 TAKE_SECONDS = 1.0  # between two looks at the queue that nobody hinted at
 SWEEP_SECONDS = 5.0
 SEEN_SECONDS = 5.0  # between two signs of life of the worker itself
@@ -36,11 +38,15 @@ AWAY_OR_SAID_SO = (*AWAY, RecordsUnavailable)
 
 
 class Worker:
-    """``max_jobs`` bounds the exports of each source over all workers, ``concurrency`` ours."""
+    """``max_jobs`` bounds the exports of each source over all workers, ``concurrency`` ours.
+
+    ``pulse`` is for the heartbeat alone, which must not wait behind exports that begin and end.
+    """
 
     def __init__(
         self,
         engine: AsyncEngine,
+        pulse: AsyncEngine,
         queue: Queue,
         upkeep: Upkeep,
         tools: Tools,
@@ -50,6 +56,7 @@ class Worker:
     ) -> None:
         self.name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._engine = engine
+        self._pulse = pulse
         self._queue = queue
         self._upkeep = upkeep
         self._tools = tools
@@ -103,8 +110,9 @@ class Worker:
     async def _again(self, step: Any, pause: float) -> None:
         while True:
             try:
+                began = time.monotonic()
                 await step()
-                await asyncio.sleep(pause)
+                await asyncio.sleep(max(pause - (time.monotonic() - began), 0.0))
             except AWAY_OR_SAID_SO as error:
                 self._tools.observe(WorkerWaiting(repr(error)))
                 await asyncio.sleep(OUTAGE_PAUSE)
@@ -155,7 +163,7 @@ class Worker:
         signs = {key: self._sign(attempt, now) for key, attempt in attempts.items()}
         due = {key: sign for key, sign in signs.items() if sign is not None}
         if due:
-            heard = await beat(self._engine, self.name, self._lease, list(due.values()))
+            heard = await beat(self._pulse, self.name, self._lease, list(due.values()))
             for key, sign in due.items():
                 self._hear(attempts[key], sign, now, heard.kept, heard.stopping)
         await self._keep_entries(now)
@@ -164,7 +172,8 @@ class Worker:
     def _sign(self, attempt: Attempt, now: float) -> Sign | None:
         """What is to be written of it; None while there is nothing new and its lease is fresh."""
         current = attempt.current()
-        moved = (current.rows, current.bytes) != attempt.reported
+        due = now - attempt.reported_at >= _pause(now - attempt.began)
+        moved = due and (current.rows, current.bytes) != attempt.reported
         renew = now - attempt.renewed > self._lease.total_seconds() / 5
         return Sign(current, moved) if moved or renew else None
 
@@ -181,7 +190,9 @@ class Worker:
             attempt.stop(AttemptLost("Another attempt has taken over."))
             return
         attempt.renewed = now
-        attempt.reported = (sign.record.rows, sign.record.bytes)
+        if sign.moved:
+            attempt.reported = (sign.record.rows, sign.record.bytes)
+            attempt.reported_at = now
         if key in stopping:
             attempt.stop(Cancelled("Somebody asked to stop it."))
 
@@ -214,3 +225,12 @@ class Worker:
         if found:
             self._tools.observe(Swept(found))
             self._wake.set()
+
+
+def _pause(age: float) -> float:
+    """Seconds between two reports of an export that has run for ``age`` seconds.
+
+    Each leaves an old version of the row, which cannot go while an export holds a snapshot of the
+    same database: a long one must not write thousands of them.
+    """
+    return min(max(age / PATIENCE, BEAT_SECONDS / 2), RAREST_BEAT)
