@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import socket
-import statistics
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import count
 from urllib.parse import urlsplit
+
+from bench.timing import percentile
 
 SECONDS = 1.5
 HEAD_END, BODY_END = b"\r\n\r\n", b"0\r\n\r\n"
@@ -42,7 +43,7 @@ class Load:
 
     def percentile(self, share: int) -> float:
         """The latency in milliseconds that ``share`` per cent of the answers kept."""
-        return statistics.quantiles(self.latencies, n=100)[share - 1] * 1000
+        return percentile(self.latencies, share) * 1000
 
     def _ask(self, until: float) -> list[float]:
         latencies = []

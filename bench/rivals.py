@@ -1,15 +1,18 @@
-"""Other people's servers, as they come: data7, Datasette, and the tutorial's application."""
+"""Other people's servers, as they come: data7, Datasette, nginx, and the tutorial's application."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 from sqlalchemy.engine import make_url
 
 from bench.environment import Unavailable, installed
@@ -44,6 +47,38 @@ production:
       query: "SELECT * FROM flights"
 """
 
+NCHAN_MODULE = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")  # where Debian puts it
+NCHAN = """
+load_module {module};
+daemon off;
+{user}
+worker_processes 1;
+worker_rlimit_nofile 20000;
+pid {home}/pid;
+events {{ worker_connections 15000; }}
+http {{
+    access_log off;
+    client_body_temp_path {home}/client;
+    proxy_temp_path {home}/proxy;
+    fastcgi_temp_path {home}/fastcgi;
+    uwsgi_temp_path {home}/uwsgi;
+    scgi_temp_path {home}/scgi;
+    server {{
+        listen 127.0.0.1:{port} backlog=2048;
+        location = /events {{ nchan_subscriber eventsource; nchan_channel_id bench; }}
+        location = /publish {{ nchan_publisher http; nchan_channel_id bench; }}
+    }}
+}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Nchan:
+    """``base`` has /events to read and /publish to POST to; ``worker`` is the process id."""
+
+    base: str
+    worker: int
+
 
 @contextmanager
 def data7(bench: Bench) -> Iterator[str]:
@@ -75,6 +110,26 @@ def datasette(bench: Bench, file: Path) -> Iterator[str]:
 
 
 @contextmanager
+def nchan(bench: Bench) -> Iterator[Nchan]:
+    """nginx with the module nchan, one worker process."""
+    program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if program is None or not NCHAN_MODULE.exists():
+        raise Unavailable("nginx or its module nchan is not installed")
+    home = bench.folder / "nchan"
+    home.mkdir(exist_ok=True)
+    port = _free_port()
+    # As root, the worker would else be an account that cannot enter this folder.
+    user = "user root;" if os.geteuid() == 0 else ""
+    text = NCHAN.format(module=NCHAN_MODULE, home=home, port=port, user=user)
+    (home / "nginx.conf").write_text(text)
+    arguments = (program, "-p", home, "-e", "stderr", "-c", home / "nginx.conf")
+    with _started(arguments, port, home, {}) as process:
+        master = psutil.Process(process.pid)
+        wait_until(master.children, within=START_SECONDS, what="nginx has its worker")
+        yield Nchan(f"http://127.0.0.1:{port}", master.children()[0].pid)
+
+
+@contextmanager
 def tutorial(bench: Bench) -> Iterator[str]:
     """``bench.tutorial`` over the same PostgreSQL."""
     port = _free_port()
@@ -88,7 +143,7 @@ def tutorial(bench: Bench) -> Iterator[str]:
 @contextmanager
 def _started(
     arguments: Sequence[str | Path], port: int, home: Path, variables: Mapping[str, str]
-) -> Iterator[None]:
+) -> Iterator[subprocess.Popen[bytes]]:
     log = home / "log"
     with log.open("wb") as out:
         process = subprocess.Popen(
@@ -103,7 +158,7 @@ def _started(
 
     try:
         wait_until(listens, within=START_SECONDS, what=f"{home.name} listens")
-        yield
+        yield process
     finally:
         process.terminate()
         process.wait()

@@ -74,7 +74,11 @@ class Bench:
             "SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute "
             f"WHERE attrelid = '{table}'::regclass AND attnum > 0"
         )
-        arguments = [str(self.psql), self.dsn, "-Atc", ask]
+        return self.value(ask)
+
+    def value(self, sql: str) -> str:
+        """The one value that ``sql`` gives."""
+        arguments = [str(self.psql), self.dsn, "-Atc", sql]
         found = subprocess.run(arguments, check=True, capture_output=True, text=True)
         return found.stdout.strip()
 
@@ -90,7 +94,10 @@ def running(folder: Path) -> Iterator[Bench]:
 
 
 @contextmanager
-def serve(folder: Path, database_url: str, config: str) -> Iterator[Served]:
+def serve(
+    folder: Path, database_url: str, config: str, *arguments: str, **settings: str
+) -> Iterator[Served]:
     """One more service, which logs warnings only."""
-    with serving(folder, database_url, config=config, log__level="warning") as served:
+    given = {"log__level": "warning", **settings}
+    with serving(folder, database_url, config=config, arguments=arguments, **given) as served:
         yield served

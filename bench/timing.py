@@ -91,6 +91,11 @@ def curl(url: str, *, least: int = 1) -> Run:
     return run
 
 
+def percentile(values: Sequence[float], share: int) -> float:
+    """The least value that ``share`` per cent of them do not exceed."""
+    return statistics.quantiles(values, n=100, method="inclusive")[share - 1]
+
+
 def first_byte(url: str, runs: int) -> float:
     """The median of curl's time to the first byte of ``url``, in seconds."""
     ask = ["curl", "-sS", "-f", "-o", "/dev/null", "-m", "60", "-w", "%{time_starttransfer}", url]

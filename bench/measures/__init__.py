@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 
+from bench.measures.beside import beside_an_export
 from bench.measures.copy_lane import beginning, compression, direct, memory
+from bench.measures.crowd import crowd
+from bench.measures.events import events
+from bench.measures.jobs import followers, job_against_direct, job_beginning
 from bench.measures.rows_lane import rows_lane
 from bench.measures.shapes import shapes
 from bench.measures.sizes import sizes
@@ -27,5 +31,11 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
         "sizes": sizes,
         "shapes": shapes,
         "tiny": tiny,
+        "jobs": job_against_direct,
+        "jobs first byte": job_beginning,
+        "jobs followers": followers,
+        "jobs crowd": crowd,
+        "events": events,
+        "events beside an export": beside_an_export,
     }
 )
