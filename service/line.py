@@ -31,19 +31,24 @@ class Reader(Protocol):
 
 
 class Line:
-    """The rest of a response in chunks; ``paused`` while its client does not keep up."""
+    """The rest of a response in chunks; ``paused`` while its client does not keep up.
 
-    __slots__ = ("_ended", "_transport", "paused", "reader")
+    ``written`` counts its bytes.
+    """
+
+    __slots__ = ("_ended", "_transport", "paused", "reader", "written")
 
     def __init__(self, transport: asyncio.Transport, reader: Reader) -> None:
         self._transport = transport
         self._ended = False
         self.reader = reader
         self.paused = False
+        self.written = 0
 
     def write(self, chunks: bytes) -> None:
         """Send whole chunks. To be called while it is not paused, else they wait in memory."""
         if not self._ended:
+            self.written += len(chunks)
             self._transport.write(chunks)
 
     def end(self) -> None:

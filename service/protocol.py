@@ -11,11 +11,12 @@ import fcntl
 import socket
 import sys
 import termios
+from functools import partial
 from typing import Any
 
 import orjson
 import uuid_utils.compat as uuid_utils
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.errors import PROBLEM_MEDIA_TYPE, problem
 from service.line import Line, Reader
@@ -39,7 +40,7 @@ class TailraceProtocol(HttpToolsProtocol):
     _header_timer: asyncio.TimerHandle | None = None
     _stall_timer: asyncio.TimerHandle | None = None
     _line: Line | None = None
-    _unread = 0
+    _unread = _written = 0
     _stalled_checks = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
@@ -81,18 +82,19 @@ class TailraceProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._headers_came()
-        extensions: dict[str, Any] = {EXTENSION: {"stalled": False, "detach": self.detach}}
+        extensions: dict[str, Any] = {EXTENSION: {"stalled": False}}
         self.scope["extensions"] = extensions
         super().on_headers_complete()
+        # When it is called, another request may have come behind this one.
+        extensions[EXTENSION]["detach"] = partial(self.detach, self.cycle)
         if self._stall_timer is None:
             self._watch_for_stall()
 
-    def detach(self, reader: Reader) -> Line | None:
+    def detach(self, cycle: RequestResponseCycle, reader: Reader) -> Line | None:
         """Keep the response open for ``reader`` when the application returns.
 
         None where the client has left already; ``reader`` is told that, too.
         """
-        cycle = self.cycle
         if cycle.disconnected or self.transport.is_closing():
             reader.lost()
             return None
@@ -101,9 +103,17 @@ class TailraceProtocol(HttpToolsProtocol):
         # All that is left of the request: the connection may live for days.
         cycle.scope = self.scope = {"extensions": {EXTENSION: {}}}  # type: ignore[typeddict-item]
         self.headers = []
+        self._only(cycle)
         self._line = Line(self.transport, reader)
         self._line.paused = self.flow.write_paused
         return self._line
+
+    def _only(self, cycle: RequestResponseCycle) -> None:
+        """Whatever came behind is not answered; reading goes on, to notice when the client leaves."""
+        self.cycle = cycle
+        self.pipeline.clear()
+        self._headers_came()
+        self.flow.resume_reading()
 
     def data_received(self, data: bytes) -> None:
         """What a client sends behind the request of a detached response is not read."""
@@ -114,6 +124,7 @@ class TailraceProtocol(HttpToolsProtocol):
         super().pause_writing()
         if self._line is not None:
             self._line.paused = True
+            self._written = self._line.written
         self._unread, self._stalled_checks = self._untaken(), 0
 
     def resume_writing(self) -> None:
@@ -141,12 +152,14 @@ class TailraceProtocol(HttpToolsProtocol):
 
     def _check_stall(self) -> None:
         """A client that reads anything at all is slow, not stalled."""
-        unread = self._untaken()
-        # Only while nothing is added do two looks tell what was taken in between.
-        adding = not (self.flow.write_paused or self.transport.is_closing() or self._answered())
-        taken = adding or not unread or unread < self._unread
+        unread, written = self._untaken(), self._line.written if self._line else 0
+        # Two looks tell what was taken in between where it is known what was added: to a line,
+        # and to others while they are full or all has been said.
+        full = self.flow.write_paused or self.transport.is_closing() or self._answered()
+        adding = self._line is None and not full
+        taken = adding or not unread or unread < self._unread + written - self._written
         self._stalled_checks = 0 if taken else self._stalled_checks + 1
-        self._unread = unread
+        self._unread, self._written = unread, written
         if self._stalled_checks <= STALL_CHECKS:
             self._watch_for_stall()
             return

@@ -67,12 +67,14 @@ def send_raw(base: str, data: bytes, *, chunks: bool = False) -> Answer:
 
 
 @contextmanager
-def stalled(base: str, path: str) -> Iterator[http.client.HTTPResponse]:
+def stalled(
+    base: str, path: str, headers: Mapping[str, str] | None = None
+) -> Iterator[http.client.HTTPResponse]:
     """An answer of which only the head is read; the end of the block closes the connection."""
     connection = http.client.HTTPConnection(urlsplit(base).netloc, timeout=TIMEOUT)
     with closing(connection):
         connection.sock = _connected(base, SMALL_BUFFER)
-        connection.request("GET", path)
+        connection.request("GET", path, headers=dict(headers or {}))
         with connection.getresponse() as response:
             yield response
 

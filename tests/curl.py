@@ -55,10 +55,16 @@ class Download:
 
 
 @contextmanager
-def downloading(url: str, folder: Path, *options: str) -> Iterator[Download]:
-    """A curl that runs while the block does, and is killed at its end if it still does."""
+def downloading(
+    url: str, folder: Path, *options: str, onto: Path | None = None
+) -> Iterator[Download]:
+    """A curl that runs while the block does, and is killed at its end if it still does.
+
+    ``onto`` is a file that is there already.
+    """
     name = uuid4().hex
-    file, head, said = (folder / f"{name}.{kind}" for kind in ("body", "head", "said"))
+    body, head, said = (folder / f"{name}.{kind}" for kind in ("body", "head", "said"))
+    file = onto or body
     # -q: whatever the user's .curlrc says; --no-buffer: what has arrived is in the file.
     fixed = ("-q", "-sS", "--no-buffer", "--noproxy", "*", "--max-time", str(MAX_SECONDS))
     with said.open("wb") as errors:
@@ -77,3 +83,10 @@ def download(url: str, folder: Path, *options: str) -> Download:
     with downloading(url, folder, *options) as found:
         found.exit_code()
     return found
+
+
+@contextmanager
+def resumed(url: str, earlier: Download) -> Iterator[Download]:
+    """A curl -C - that goes on with the file of one that has ended."""
+    with downloading(url, earlier.file.parent, "-C", "-", onto=earlier.file) as found:
+        yield found

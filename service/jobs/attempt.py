@@ -45,6 +45,7 @@ from service.observe import JobEnded, JobStarted, Observer, Unexpected
 from service.settings import LimitSettings
 
 OUTAGE_SECONDS = 60.0  # for which the end of an attempt is said again while nobody hears it
+STOPPING_SECONDS = 5.0  # the same where the worker is about to stop
 OUTAGE_PAUSE = 0.5  # seconds
 CHUNK = 512 * 1024  # bytes written at once
 
@@ -85,11 +86,15 @@ class Attempt:
         largest = tools.limits.max_artifact_size or None
         self._writer = ArtifactWriter(tools.folder, record.artifact or "", max_bytes=largest)
         self._reason: TailraceError | None = None
+        self._patience = OUTAGE_SECONDS
+        self._unheard = False  # the table may say how it ended, and nobody here knows
         self._stopped, self._stopped_at = time.monotonic(), utcnow()
         self._making = asyncio.create_task(self._make(), name=f"attempt {record.id}")
 
     def stop(self, reason: TailraceError) -> None:
         """End it for ``reason``; the first one counts, and none behind the last byte."""
+        if isinstance(reason, WorkerStopping):
+            self._patience = STOPPING_SECONDS
         if self._reason is None and not self._making.done():
             self._reason = reason
             self._stopped, self._stopped_at = time.monotonic(), utcnow()
@@ -124,18 +129,17 @@ class Attempt:
         await asyncio.wait({self._making})
         error = self._failure()
         made = await self._concluded(error)
-        if made is None or error is not None:
+        if error is not None or (made is None and not self._unheard):
             await self._writer.discard()
             with contextlib.suppress(StorageFailed):
                 self._tools.folder.remove(self._writer.name)
         self._tell(made, error)
 
     async def _make(self) -> None:
-        export = await self._assembled()
+        self._export = export = await self._assembled()
         try:
             await self._writer.open()
             await export.open()
-            self._export = export
             while (chunk := await export.read()) is not None:
                 await self._writer.write(chunk)
         finally:
@@ -176,14 +180,26 @@ class Attempt:
         if isinstance(error, AttemptLost):
             return None
         transition = await self._transition(error)
-        patience = time.monotonic() + OUTAGE_SECONDS
+        since = time.monotonic()
         while True:
             try:
-                return await self._tools.ledger.apply(self.record, transition)
+                return await self._applied(transition)
             except RecordsUnavailable:
-                if time.monotonic() > patience:
+                self._unheard = True
+                if time.monotonic() - since > self._patience:
                     return None
                 await asyncio.sleep(OUTAGE_PAUSE)
+
+    async def _applied(self, transition: Transition) -> Record | None:
+        """The record behind the transition, also where it was written before and not answered."""
+        ledger, record = self._tools.ledger, self.record
+        made = await ledger.apply(record, transition)
+        if made is None and self._unheard:
+            row = await ledger.get(record.id)
+            same = row and row.attempt == record.attempt and row.state is transition.target
+            made = row if same else None
+        self._unheard = False
+        return made
 
     async def _transition(self, error: TailraceError | None) -> Transition:
         record, now = self.record, utcnow()

@@ -234,16 +234,16 @@ class Hub:
 
     async def _look_at_all(self, connection: AsyncConnection, ids: set[str] | None) -> None:
         owners = {overseer.owner for overseer in self._overseers}
-        query = OF_OWNERS if ids is None else OF_OWNERS_NAMED
-        given: dict[str, Any] = {"owners": list(owners)}
-        if ids is not None:
-            given["ids"] = [UUID(key) for key in ids]
-        found = [record_of(row) for row in await connection.execute(query, given)]
+        if ids is None:
+            rows = await connection.execute(OF_OWNERS, {"owners": list(owners)})
+        else:
+            rows = await connection.execute(NAMED, {"ids": [UUID(key) for key in ids]})
+        found = [record_of(row) for row in rows]
         for record in found:
-            self._oversee(record)
-        if ids is not None:
-            for key in ids - {record.id for record in found}:
-                self._gone(key)
+            if record.owner in owners:
+                self._oversee(record)
+        for key in (ids or set()) - {record.id for record in found}:
+            self._gone(key)
         self._forget_old()
 
     def _oversee(self, record: Record) -> None:
@@ -260,10 +260,10 @@ class Hub:
                 overseer.told(record, event)
 
     def _gone(self, key: str) -> None:
-        """Named, and not there: only those whose overseers were told of it care."""
-        if self._seen.pop(key, None) is not None:
-            for overseer in list(self._overseers):
-                overseer.gone(key)
+        """Named, and not there: nobody knows any more whose it was."""
+        self._seen.pop(key, None)
+        for overseer in list(self._overseers):
+            overseer.gone(key)
 
     def _forget_old(self) -> None:
         horizon = time.monotonic() - 4 * OVERLAP_SECONDS
@@ -317,9 +317,9 @@ LOGGED = (
     )
     .order_by(export_events.c.export_id, export_events.c.seq)
 )
-_owned = sa.select(exports).where(exports.c.owner == sa.any_(_array("owners", sa.Text)))
 _recent = sa.func.now() - sa.text(f"interval '{OVERLAP_SECONDS} seconds'")
-OF_OWNERS = _owned.where(
-    sa.or_(exports.c.state.in_([state.value for state in LIVE]), exports.c.finished_at > _recent)
+OF_OWNERS = sa.select(exports).where(
+    exports.c.owner == sa.any_(_array("owners", sa.Text)),
+    sa.or_(exports.c.state.in_([state.value for state in LIVE]), exports.c.finished_at > _recent),
 )
-OF_OWNERS_NAMED = _owned.where(exports.c.id == sa.any_(_array("ids", sa.Uuid)))
+NAMED = sa.select(exports).where(exports.c.id == sa.any_(_array("ids", sa.Uuid)))

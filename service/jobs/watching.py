@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -13,9 +14,9 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.database import utcnow
-from service.jobs.hub import Happening, Hub
+from service.jobs.hub import OF_OWNERS, Happening, Hub
 from service.jobs.log import TERMINAL, event_data
-from service.jobs.model import CLOSE, LIVE, Record, describe, linked
+from service.jobs.model import CLOSE, Record, State, describe, linked
 from service.jobs.outbox import Outbox, Readers
 from service.jobs.rows import answered, record_of
 from service.jobs.tables import export_events, exports
@@ -160,24 +161,43 @@ class AllEvents(EventStream):
         self.base = base
         self._engine = engine
         self._hub = hub
+        self._known: dict[str, tuple[int, State]] | None = None
+        self._early: list[Callable[[], None]] = []
 
     async def _first(self) -> bytes:
         # First of all, so that no change falls between the two.
         self._open.enter_context(self._hub.oversee(self))
-        live = [state.value for state in LIVE]
-        query = sa.select(exports).where(exports.c.owner == self.owner, exports.c.state.in_(live))
+        query = OF_OWNERS.order_by(exports.c.created_at)
         with answered():
             async with self._engine.connect() as connection:
-                rows = await connection.execute(query.order_by(exports.c.created_at))
-        return b"".join(export_frame(record_of(row), self.base) for row in rows)
+                rows = await connection.execute(query, {"owners": [self.owner]})
+        found = [record_of(row) for row in rows]
+        self._known = {record.id: (record.event_seq or 0, record.state) for record in found}
+        for told in self._early:
+            told()
+        self._early.clear()
+        return b"".join(
+            export_frame(record, self.base) for record in found if not record.state.final
+        )
 
     def told(self, record: Record, event: bytes) -> None:
+        if self._known is None:
+            self._early.append(partial(self.told, record, event))
+            return
+        # The hub's first look finds what was there before, too.
+        now, known = (record.event_seq or 0, record.state), self._known.get(record.id)
+        if known is not None and (now[0] < known[0] or now == known):
+            return
+        self._known.pop(record.id, None)
         final = record.state.final
         if final:
             self.outbox.seal(record.id)
         self.outbox.put(event, None if final else record.id)
 
     def gone(self, export_id: str) -> None:
+        if self._known is None:
+            self._early.append(partial(self.gone, export_id))
+            return
         self.outbox.put(chunk(frame("deleted", orjson.dumps({"id": export_id}))))
 
 

@@ -65,6 +65,7 @@ class Worker:
         self._lease = timedelta(seconds=tools.limits.lease)
         self._attempts: dict[str, Attempt] = {}
         self._entries: dict[str, Entry] = {}
+        self._following: dict[str, Entry] = {}
         self._runs: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._stopping = False
@@ -134,9 +135,12 @@ class Worker:
                 return
 
     async def _begin(self, entry: Entry) -> None:
+        if entry.export_id in self._attempts:
+            self._begin_later(entry)
+            return
         ledger, artifact = self._tools.ledger, self._tools.folder.new_name()
         record = await ledger.claim(entry.export_id, self.name, artifact, self._lease)
-        if record is None or record.id in self._attempts:
+        if record is None:
             await self._queue.done(entry)
             return
         attempt = Attempt(record, self._tools)
@@ -144,6 +148,13 @@ class Worker:
         run = asyncio.create_task(self._run(attempt, entry), name=f"run {record.id}")
         self._runs.add(run)
         run.add_done_callback(self._runs.discard)
+
+    def _begin_later(self, entry: Entry) -> None:
+        """Once our own attempt has ended, which may not have heard yet that it is lost."""
+        self._following[entry.export_id] = self._entries[entry.export_id] = entry
+        # The next heartbeat asks whether it still counts.
+        ours, asked = self._attempts[entry.export_id], self._lease.total_seconds() / 4
+        ours.renewed = min(ours.renewed, time.monotonic() - asked)
 
     async def _run(self, attempt: Attempt, entry: Entry) -> None:
         try:
@@ -155,6 +166,10 @@ class Worker:
         finally:
             del self._attempts[attempt.record.id], self._entries[attempt.record.id]
             self._wake.set()
+        following = self._following.pop(attempt.record.id, None)
+        if following is not None and not self._stopping:
+            with contextlib.suppress(*AWAY_OR_SAID_SO):  # the entry is stale after a lease
+                await self._begin(following)
 
     async def _beat(self) -> None:
         now = time.monotonic()

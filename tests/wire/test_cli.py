@@ -256,18 +256,32 @@ def test_the_demo_does_not_fill_a_configured_database(tmp_path: Path, database_u
 
 
 class Processes:
-    """The processes that serve, children of one that only watches them."""
+    """The processes that serve and the worker, children of one that only watches them."""
 
     def __init__(self, served: Served) -> None:
         self._parent = psutil.Process(served.process.pid)
 
     def serving(self) -> set[int]:
+        """Those that listen."""
+        return {child.pid for child in self._children() if _listens(child)}
+
+    def everyone(self) -> set[int]:
+        return {child.pid for child in self._children()}
+
+    def _children(self) -> list[psutil.Process]:
         """Of multiprocessing's own helper and of processes that have ended: nothing."""
-        return {
-            child.pid
+        return [
+            child
             for child in self._parent.children()
             if "spawn_main" in " ".join(_line(child)) and "resource_tracker" not in _line(child)
-        }
+        ]
+
+
+def _listens(process: psutil.Process) -> bool:
+    try:
+        return any(one.status == psutil.CONN_LISTEN for one in process.net_connections("inet"))
+    except psutil.Error:
+        return False
 
 
 def _line(process: psutil.Process) -> list[str]:
@@ -291,8 +305,8 @@ def gone(pids: set[int]) -> bool:
 
 def test_two_processes_serve_and_a_killed_one_is_replaced(two_processes: Served) -> None:
     processes = Processes(two_processes)
+    wait_until(lambda: len(processes.serving()) == 2, within=WITHIN, what="both listen")
     before = processes.serving()
-    assert len(before) == 2
     victim = min(before)
     psutil.Process(victim).kill()
     wait_until(
@@ -305,7 +319,8 @@ def test_two_processes_serve_and_a_killed_one_is_replaced(two_processes: Served)
     wait_until(lambda: _answers(two_processes), within=WITHIN, what="the new one answers")
     for pid in before - {victim}:
         psutil.Process(pid).resume()
-    everyone = processes.serving()
+    everyone = processes.everyone()
+    assert len(everyone) == 3
     assert two_processes.stop() == 0
     assert gone(everyone)
 
@@ -317,7 +332,7 @@ def _answers(served: Served) -> bool:
 
 
 def test_sigterm_lets_the_streams_of_every_process_end(two_processes: Served) -> None:
-    everyone = Processes(two_processes).serving()
+    everyone = Processes(two_processes).everyone()
     with ExitStack() as streams:
         opened = [
             streams.enter_context(stalled(two_processes.base, "/v1/rows/large.ndjson?end=1"))
@@ -334,8 +349,8 @@ def test_sigterm_lets_the_streams_of_every_process_end(two_processes: Served) ->
 
 def test_a_killed_parent_leaves_nobody_behind(two_processes: Served) -> None:
     """Orphans would hold the port, and the next start would find it taken."""
-    everyone = Processes(two_processes).serving()
-    assert len(everyone) == 2
+    everyone = Processes(two_processes).everyone()
+    assert len(everyone) == 3
     two_processes.process.kill()
     two_processes.process.wait(WITHIN)
     wait_until(lambda: gone(everyone), within=WITHIN, what="the children have ended")

@@ -94,12 +94,19 @@ def test_a_record_says_what_was_exported(served: Served) -> None:
         },
         "state": "succeeded",
         "attempt": 1,
+        "attempts": [],
         "created_at": record["created_at"],
         "started_at": record["started_at"],
         "finished_at": record["finished_at"],
         "expires_at": None,
         "error": None,
-        "links": {"self": here, "receipt": f"{here}/receipt"},
+        "links": {
+            "self": here,
+            "events": f"{here}/events",
+            "content": None,
+            "receipt": f"{here}/receipt",
+            "cancel": f"{here}/cancel",
+        },
     }
     assert (progress["rows"], progress["bytes"]) == (4, len(answer.body))
     assert (progress["total_rows"], progress["total_kind"]) == (4, "exact")

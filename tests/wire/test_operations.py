@@ -35,6 +35,7 @@ sql = "select i as id, repeat('x', 1000) as pad from generate_series(1, {LARGE_R
 [datasets.failing]
 sql = "select 1 / (20000 - i) as id, repeat('x', 1000) as pad from generate_series(1, 60000) i"
 """
+CHECKS = {"database", "schema", "source main", "draining", "artifacts", "queue"}
 Labels = dict[str, str]
 
 
@@ -223,7 +224,7 @@ def checks(answer: Answer) -> dict[str, str]:
     body = answer.json()
     failed = {name: said for name, said in body["checks"].items() if said != "ok"}
     assert (answer.status, body["status"]) == ((503, "unavailable") if failed else (200, "ok"))
-    assert body["checks"].keys() == {"database", "schema", "source main", "draining"}
+    assert body["checks"].keys() == CHECKS
     return failed
 
 
@@ -241,7 +242,7 @@ def test_readiness_fails_with_each_of_its_checks(
 
             assert failing() == {}
             with away(databases, database_url):
-                assert failing().keys() == {"database", "schema"}
+                assert failing().keys() == {"database", "schema", "queue"}
             assert failing() == {}
             with away(databases, source):
                 assert failing().keys() == {"source main"}

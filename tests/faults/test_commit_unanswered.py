@@ -1,0 +1,135 @@
+"""The database commits the end of an export, and is gone before it can say so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.clients import ask
+from tests.event_reader import EventReader, assert_each_seen_once
+from tests.jobs import (
+    SETTINGS,
+    assert_gapless,
+    assert_nothing_left,
+    assert_whole,
+    awaited,
+    content,
+    files,
+    log_of,
+    post,
+    row,
+    sha256,
+    start,
+)
+from tests.own_postgres import own_postgres
+from tests.postgres import Databases
+from tests.serving import serving
+from tests.session import Session, gated, session
+from tests.waiting import wait_until
+from tests.workers import now
+
+CONFIG = f"""
+[datasets.gated]
+sql = '''{gated(500, 10)}'''
+"""
+NOBODY = "a_replica_that_is_not_there"
+# A commit that waits for a replica is done already: who is ended then cannot know that it is.
+WAITING = """
+    SELECT count(*) FROM pg_stat_activity AS a
+    WHERE wait_event = 'SyncRep' AND EXISTS (
+        SELECT FROM pg_locks AS l
+        WHERE l.pid = a.pid AND l.relation = 'tailrace.export_events'::regclass
+    )
+"""
+AT_REST = """
+    SELECT count(*) FROM tailrace.workers WHERE running = 0 AND seen_at > $1::text::timestamptz
+"""
+END = WAITING.replace("count(*)", "count(pg_terminate_backend(pid))")
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    with own_postgres() as server, Databases(server.url).clone() as found:
+        yield found
+
+
+@contextmanager
+def unanswered(database: Session) -> Iterator[None]:
+    """At the end of the block, what has been committed in it is not answered."""
+    database.execute("SET synchronous_commit = off")
+    database.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{NOBODY}'")
+    database.execute("SELECT pg_reload_conf()")
+    wait_until(
+        lambda: database.value("SHOW synchronous_standby_names") == NOBODY,
+        within=10,
+        what="commits wait",
+    )
+    yield
+    database.execute("ALTER SYSTEM RESET synchronous_standby_names")
+    assert database.value(END)
+    database.execute("SELECT pg_reload_conf()")
+
+
+def at_rest(database: Session) -> None:
+    """Return when the worker has told, later than now, that it runs nothing."""
+    since = now(database)
+    wait_until(lambda: database.value(AT_REST, since), within=20, what="the worker has ended it")
+
+
+def test_a_success_that_was_not_answered_keeps_its_file(url: str, tmp_path: Path) -> None:
+    settings = SETTINGS | {"limits__lease": "60s"}
+    with (
+        session(url) as database,
+        serving(tmp_path, url, config=CONFIG, **settings) as served,
+    ):
+        database.close_gate()
+        export = start(served, "gated")
+        with EventReader(served, export) as reader:
+            before = awaited(database, export, "running")
+            with unanswered(database):
+                database.open_gate()
+                wait_until(
+                    lambda: before["artifact"] in files(served), within=30, what="it has its name"
+                )
+                wait_until(lambda: database.value(WAITING), within=30, what="its commit waits")
+            found = awaited(database, export, "succeeded")
+            at_rest(database)
+            assert_whole(served, found, found["receipt"]["sha256"])
+            answer = ask(served.base, content(served, export))
+            assert sha256(answer.body) == found["receipt"]["sha256"]
+            seen = reader.finish()
+        log = log_of(database, export)
+        assert_gapless(log, "succeeded", "close")
+        assert_each_seen_once(seen, log)
+        assert_nothing_left(served, database)
+
+
+def test_a_cancellation_that_was_not_answered_happens_once(url: str, tmp_path: Path) -> None:
+    settings = SETTINGS | {"limits__lease": "60s"}
+    with (
+        session(url) as database,
+        serving(tmp_path, url, config=CONFIG, **settings) as served,
+    ):
+        database.close_gate()
+        export = start(served, "gated")
+        with EventReader(served, export) as reader:
+            awaited(database, export, "running")
+            database.execute(
+                f"UPDATE tailrace.exports SET cancel_requested_at = now() WHERE id = '{export}'"
+            )
+            with unanswered(database):
+                wait_until(lambda: database.value(WAITING), within=30, what="its commit waits")
+            found = awaited(database, export, "cancelled")
+            database.open_gate()
+            at_rest(database)
+            assert row(database, export) == found
+            answer = post(served.base, f"/v1/exports/{export}/cancel")
+            assert answer.json() == {"cancelled": False, "reason": "already cancelled"}
+            seen = reader.finish()
+        log = log_of(database, export)
+        assert_gapless(log, "cancelled", "close")
+        assert_each_seen_once(seen, log)
+        assert_nothing_left(served, database)

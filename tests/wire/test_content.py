@@ -1,0 +1,326 @@
+"""Content while it is made: followed by any number, whole or visibly broken, waited for or refused."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import http.client
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.artifacts.folder import ArtifactFolder
+from service.jobs.upkeep import Upkeep
+from service.settings import LimitSettings
+from tests.clients import Answer, ask, stalled
+from tests.curl import CUT_SHORT, downloading
+from tests.job_desk import desk
+from tests.jobs import artifacts
+from tests.serving import Served
+from tests.session import Session, session
+from tests.waiting import wait_until
+from tests.wire.job_service import (
+    ARRIVED,
+    WITHIN,
+    asked,
+    cancel,
+    closed_gate,
+    entered,
+    gated_csv,
+    job_service,
+    numbers_csv,
+    reach,
+    receipt,
+    written,
+)
+from tests.wire.problems import check_problem
+
+FOLLOWERS = 50
+JOBS = "SELECT count(*) FROM tailrace.exports WHERE dataset = 'gated' AND kind = 'job'"
+RUNS = "SELECT attempt FROM tailrace.exports WHERE id::text = $1 AND state = 'running'"
+LOSE = "UPDATE tailrace.exports SET lease_until = now() - interval '1 ms' WHERE state = 'running'"
+
+
+@pytest.fixture(scope="module")
+def served(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with job_service(tmp_path_factory.mktemp("served"), module_database_url) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def base(served: Served) -> str:
+    return served.base
+
+
+@pytest.fixture(scope="module")
+def database(module_database_url: str) -> Iterator[Session]:
+    with session(module_database_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def gate(database: Session, base: str) -> Iterator[None]:
+    with closed_gate(database, base):
+        yield
+
+
+@contextmanager
+def asking(base: str, path: str, method: str = "GET", **headers: str) -> Iterator[Future[Answer]]:
+    """A request whose answer may take as long as the block."""
+    fields = {name.replace("_", "-"): value for name, value in headers.items()}
+    with ThreadPoolExecutor(1) as aside:
+        yield aside.submit(ask, base, path, method, fields)
+
+
+def content(export: str) -> str:
+    return f"/v1/exports/{export}/content"
+
+
+@pytest.fixture
+def lose(served: Served, module_database_url: str) -> Callable[[], None]:
+    """The lease of what runs is over, and somebody notices."""
+
+    async def sweep() -> dict[str, int]:
+        async with desk(module_database_url) as here:
+            await here.execute(LOSE)
+            folder = ArtifactFolder(artifacts(served))
+            upkeep = Upkeep(here.engine, here.ledger, here.queue, folder, LimitSettings())
+            return await upkeep.sweep()
+
+    def lost() -> None:
+        assert asyncio.run(sweep())["lost"] == 1
+
+    return lost
+
+
+def test_it_is_followed_to_its_end(base: str, database: Session, gate: None) -> None:
+    export = entered(base, "gated")
+    written(base, export)
+    with stalled(base, content(export)) as live:
+        head = dict(live.headers.items())
+        begun = live.read(ARRIVED)
+        assert database.exporting() == 1
+        database.open_gate()
+        body = begun + live.read()
+    assert live.status == 200
+    assert body == gated_csv()
+    assert (head["transfer-encoding"], head.get("content-length")) == ("chunked", None)
+    assert (head.get("last-modified"), head.get("repr-digest")) == (None, None)
+    reach(base, export, "succeeded")
+    finished = ask(base, content(export))
+    for name in ("etag", "content-type", "content-disposition", "accept-ranges", "link"):
+        assert finished.headers[name] == head[name]
+    assert head["etag"] == f'"{export.replace("-", "")}.1"'
+    assert head["accept-ranges"] == "bytes"
+    assert hashlib.sha256(body).hexdigest() == receipt(base, export)["sha256"]
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd"])
+def test_a_compressed_one_is_followed_as_it_is(
+    base: str, database: Session, gate: None, compression: str
+) -> None:
+    export = entered(base, "gated", compression=compression)
+    reach(base, export, "running")
+    with asking(base, content(export), Accept_Encoding="gzip, zstd") as answer:
+        database.open_gate()
+        got = answer.result(WITHIN)
+    assert got.headers["Content-Encoding"] is None
+    assert hashlib.sha256(got.body).hexdigest() == receipt(base, export)["sha256"]
+
+
+def test_head_of_a_growing_one_promises_no_length(base: str, gate: None) -> None:
+    export = entered(base, "gated")
+    written(base, export)
+    answer = ask(base, content(export), "HEAD")
+    assert (answer.status, answer.body) == (200, b"")
+    assert answer.headers["ETag"] == f'"{export.replace("-", "")}.1"'
+    assert (answer.headers["Content-Length"], answer.headers["Accept-Ranges"]) == (None, "bytes")
+
+
+def test_nobody_has_all_of_a_growing_one(base: str, database: Session, gate: None) -> None:
+    export = entered(base, "gated")
+    written(base, export)
+    tag = f'"{export.replace("-", "")}.1"'
+    check_problem(
+        ask(base, content(export), headers={"If-Match": '"x"'}), 412, "precondition_failed"
+    )
+    with asking(base, content(export), If_None_Match=tag) as answer:
+        database.open_gate()
+        assert (answer.result(WITHIN).status, answer.result().body) == (200, gated_csv())
+
+
+def test_many_follow_one_query(base: str, database: Session, gate: None) -> None:
+    before = int(str(database.value(JOBS)))
+    exports = {asked(base, "gated").json()["id"] for _ in range(FOLLOWERS)}
+    (export,) = exports
+    reach(base, export, "running")
+    begun = threading.Semaphore(0)
+    with ThreadPoolExecutor(FOLLOWERS) as crowd:
+        following = [crowd.submit(follow, base, export, begun.release) for _ in range(FOLLOWERS)]
+        for _ in range(FOLLOWERS):
+            assert begun.acquire(timeout=WITHIN)
+        assert database.exporting() == 1
+        database.open_gate()
+        digests = {future.result(WITHIN) for future in following}
+    assert digests == {hashlib.sha256(gated_csv()).hexdigest()}
+    assert digests == {receipt(base, export)["sha256"]}
+    assert int(str(database.value(JOBS))) - before == 1
+
+
+def follow(base: str, export: str, begun: Callable[[], None]) -> str:
+    """The digest of all that comes; ``begun`` is called after the first of it."""
+    digest = hashlib.sha256()
+    with stalled(base, content(export)) as live:
+        digest.update(live.read(1))
+        begun()
+        while data := live.read(65_536):
+            digest.update(data)
+    return digest.hexdigest()
+
+
+def test_a_follower_that_leaves_stops_nothing(base: str, database: Session, gate: None) -> None:
+    export = entered(base, "gated")
+    written(base, export)
+    with asking(base, content(export)) as stays:
+        for _ in range(5):
+            with stalled(base, content(export)) as leaves:
+                assert leaves.read(10) == gated_csv()[:10]
+        assert database.exporting() == 1
+        database.open_gate()
+        assert stays.result(WITHIN).body == gated_csv()
+    assert reach(base, export, "succeeded")["attempt"] == 1
+
+
+@pytest.mark.parametrize("how", ["cancelled", "failed", "deleted", "lost"])
+def test_a_follower_breaks_when_it_comes_to_nothing(
+    base: str,
+    database: Session,
+    lose: Callable[[], None],
+    tmp_path: Path,
+    gate: None,
+    how: str,
+) -> None:
+    export = entered(base, "breaking" if how == "failed" else "gated")
+    written(base, export)
+    end: dict[str, Callable[[], Any]] = {
+        "cancelled": lambda: cancel(base, export),
+        "failed": database.open_gate,
+        "deleted": lambda: ask(base, f"/v1/exports/{export}", "DELETE"),
+        "lost": lose,
+    }
+    with downloading(base + content(export), tmp_path) as found:
+        wait_until(lambda: found.size > ARRIVED, within=WITHIN, what="bytes arrive")
+        end[how]()
+        assert found.exit_code() == CUT_SHORT
+    assert gated_csv().startswith(found.body) or how == "failed"
+    assert b"division" not in found.body
+
+
+def test_no_follower_is_given_bytes_of_two_attempts(
+    base: str, database: Session, lose: Callable[[], None], gate: None
+) -> None:
+    export = entered(base, "gated")
+    written(base, export)
+    tags = [f'"{export.replace("-", "")}.{attempt}"' for attempt in (1, 2)]
+    with stalled(base, content(export)) as first:
+        assert first.headers["ETag"] == tags[0]
+        first.read(ARRIVED)
+        lose()
+        with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+            first.read()
+    wait_until(
+        lambda: database.value(RUNS, export) == 2, within=WITHIN, what="the next attempt runs"
+    )
+    written(base, export)
+    for query in ("?attempt=1", "?attempt=3"):
+        check_problem(ask(base, content(export) + query), 410, "gone")
+    check_attempt_two(base, database, export, tags)
+
+
+def check_attempt_two(base: str, database: Session, export: str, tags: list[str]) -> None:
+    """Only who says which attempt he has the beginning of gets the rest of it."""
+    path = content(export)
+    asked_for: list[tuple[str, dict[str, str], int]] = [
+        (path, {"Range": "bytes=1000-"}, 200),
+        (path, {"Range": "bytes=1000-", "If-Range": tags[0]}, 200),
+        (path, {"Range": "bytes=1000-", "If-Range": tags[1]}, 206),
+        (f"{path}?attempt=2", {"Range": "bytes=1000-"}, 206),
+        (f"{path}?attempt=2", {}, 200),
+    ]
+    with ThreadPoolExecutor(len(asked_for)) as aside:
+        answers = [aside.submit(ask, base, path, "GET", headers) for path, headers, _ in asked_for]
+        database.open_gate()
+        live = [answer.result(WITHIN) for answer in answers]
+    assert reach(base, export, "succeeded")["attempt"] == 2
+    finished = [ask(base, path, headers=headers) for path, headers, _ in asked_for]
+    for found in (live, finished):
+        assert [answer.status for answer in found] == [status for _, _, status in asked_for]
+        assert {answer.headers["ETag"] for answer in found} == {tags[1]}
+        for answer in found:
+            assert answer.body == gated_csv()[1_000 if answer.status == 206 else 0 :]
+
+
+def test_what_waits_is_waited_for(base: str, database: Session, gate: None) -> None:
+    busy = [entered(base, "gated") for _ in range(4)]
+    for export in busy:
+        reach(base, export, "running")
+    waiting = entered(base, "numbers")
+    with asking(base, content(waiting)) as answer:
+        cancel(base, busy[0])
+        assert answer.result(WITHIN).body == numbers_csv()
+    assert answer.result().headers["ETag"] == f'"{waiting.replace("-", "")}.1"'
+
+
+ENDS = [("cancelled", 410, "gone"), ("deleted", 410, "gone"), ("failed", 409, "conflict")]
+
+
+@pytest.mark.parametrize(("how", "status", "code"), ENDS)
+def test_what_ends_without_a_byte_is_told_with_its_status(
+    base: str, database: Session, gate: None, how: str, status: int, code: str
+) -> None:
+    busy = [entered(base, "gated") for _ in range(4)]
+    for export in busy:
+        reach(base, export, "running")
+    waiting = entered(base, "broken")
+    end: dict[str, Callable[[], Any]] = {
+        "cancelled": lambda: cancel(base, waiting),
+        "deleted": lambda: ask(base, f"/v1/exports/{waiting}", "DELETE"),
+        "failed": database.open_gate,
+    }
+    with asking(base, content(waiting)) as answer:
+        end[how]()
+        check_problem(answer.result(WITHIN), status, code)
+
+
+@pytest.mark.parametrize(("how", "status", "code"), ENDS[:2])
+def test_what_ends_before_its_first_byte_is_told_with_its_status(
+    base: str, database: Session, gate: None, how: str, status: int, code: str
+) -> None:
+    export = entered(base, "closed", header=False)
+    reach(base, export, "running")
+    with asking(base, content(export)) as answer:
+        if how == "cancelled":
+            cancel(base, export)
+        else:
+            ask(base, f"/v1/exports/{export}", "DELETE")
+        check_problem(answer.result(WITHIN), status, code)
+
+
+@pytest.mark.slow
+def test_who_has_waited_long_for_a_first_byte_is_asked_to_come_back(
+    base: str, database: Session, gate: None
+) -> None:
+    running = [entered(base, "closed", header=False) for _ in range(4)]
+    for export in running:
+        reach(base, export, "running")
+    waiting = entered(base, "numbers")
+    with asking(base, content(waiting)) as one, asking(base, content(running[0])) as other:
+        for answer in (one.result(WITHIN), other.result(WITHIN)):
+            check_problem(answer, 503, "not_yet")
+            assert answer.headers["Retry-After"] == "5"
+    assert database.exporting() == 4
