@@ -23,7 +23,7 @@ from service.grammar.cursor import Cursors
 from service.jobs.content import Shelf
 from service.jobs.hub import Hub
 from service.jobs.ledger import Ledger
-from service.jobs.log import CANCEL, EVENTS
+from service.jobs.log import CANCEL, DELETED, EVENTS
 from service.jobs.outbox import Readers
 from service.jobs.queue import Queue
 from service.jobs.store import Recorder
@@ -99,7 +99,7 @@ def build_service(settings: Settings, database_url: str) -> Service:
     engine = service_engine(database_url)
     queue, hub = Queue(engine), Hub(engine, observe, export_event)
     recorder = Recorder(engine, observe)
-    heard = {EVENTS: hub.hint, CANCEL: recorder.cancel_named}
+    heard = {EVENTS: hub.hint, DELETED: hub.deleted, CANCEL: recorder.cancel_named}
     return Service(
         settings=settings,
         engine=engine,

@@ -23,6 +23,7 @@ from service.runtime import service_of
 from service.streaming import StreamResponse
 
 router = Router(tags=["exports"])
+KEPT_BY_304 = ("Cache-Control", "X-Export-Id", "Link")  # RFC 9110, section 15.4.5: no more of it
 
 
 @router.get(
@@ -46,7 +47,8 @@ async def get_content(
     asked = representation_of(ExportRequest.model_validate(record.request), 0)
     headers = _about(request, record, asked)
     if has_it_already(record, sent):
-        return Response(status_code=304, headers={**headers, **validators(record)})
+        kept = {name: headers[name] for name in KEPT_BY_304}
+        return Response(status_code=304, headers=kept | validators(record))
     if request.method == "HEAD":
         return HeadResponse(headers=headers | validators(record) | _length(record))
     content = Content(record, ContentRequest(sent, attempt, asked.media_type), service.shelf)

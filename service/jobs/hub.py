@@ -101,6 +101,7 @@ class Hub:
         self._overseers: dict[Overseer, None] = {}
         self._seen: dict[str, tuple[float, int, str]] = {}
         self._hinted: set[str] = set()
+        self._deleted: list[str] = []
         self._everything = True
         self._looking = False
         self._wake = asyncio.Event()
@@ -122,6 +123,13 @@ class Hub:
         else:
             self._hinted |= ids
         self._wake.set()
+
+    def deleted(self, payload: str | None) -> None:
+        """A notification came: an export is gone, and this is whose it was."""
+        if payload is not None:
+            # Behind the look under way, which may have found it still there.
+            self._deleted.append(payload)
+            self._wake.set()
 
     @contextmanager
     def watch(self, record: Record, watcher: Watcher) -> Iterator[None]:
@@ -169,14 +177,16 @@ class Hub:
                 await asyncio.wait_for(self._wake.wait(), pause)
             everything = self._everything or not self._wake.is_set()
             ids, self._hinted, self._everything = self._hinted, set(), False
+            deleted, self._deleted = self._deleted, []
             self._wake.clear()
             self._looking = True
             try:
                 await self._look(None if everything else ids)
+                self._tell_deleted(deleted)
                 pause = POLL_SECONDS
             except AWAY as error:
                 self._observe(EventsUnread(repr(error)))
-                self._everything = True
+                self._everything, self._deleted = True, deleted + self._deleted
                 pause = LONGEST_PAUSE
             except Exception:  # noqa: BLE001 - those who watch are not to wait for ever
                 self._observe(Unexpected("event hub", traceback.format_exc()))
@@ -242,8 +252,6 @@ class Hub:
         for record in found:
             if record.owner in owners:
                 self._oversee(record)
-        for key in (ids or set()) - {record.id for record in found}:
-            self._gone(key)
         self._forget_old()
 
     def _oversee(self, record: Record) -> None:
@@ -259,11 +267,13 @@ class Hub:
                 made[overseer.base] = event
                 overseer.told(record, event)
 
-    def _gone(self, key: str) -> None:
-        """Named, and not there: nobody knows any more whose it was."""
-        self._seen.pop(key, None)
-        for overseer in list(self._overseers):
-            overseer.gone(key)
+    def _tell_deleted(self, payloads: Sequence[str]) -> None:
+        for payload in payloads:
+            export_id, _, owner = payload.partition(" ")
+            self._seen.pop(export_id, None)
+            for overseer in list(self._overseers):
+                if overseer.owner == owner:
+                    overseer.gone(export_id)
 
     def _forget_old(self) -> None:
         horizon = time.monotonic() - 4 * OVERLAP_SECONDS

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from service.database import AWAY, utcnow
 from service.errors import KeyReused, QueueFull, TooManyQueued
-from service.jobs.log import CANCEL, EVENTS, append, notify, payload_of
+from service.jobs.log import CANCEL, DELETED, EVENTS, append, notify, payload_of
 from service.jobs.model import LIVE, Kind, Record, State
 from service.jobs.queue import Queue
 from service.jobs.rows import answered, record_of, row_of
@@ -177,6 +177,7 @@ class Ledger:
         with answered():
             async with self._engine.begin() as connection:
                 await notify(connection, EVENTS, payload_of([record.id]))
+                await notify(connection, DELETED, f"{record.id} {record.owner}")
                 return bool((await connection.execute(statement)).rowcount)
 
     async def put_again(self, connection: AsyncConnection, records: Sequence[Record]) -> None:

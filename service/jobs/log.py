@@ -18,6 +18,7 @@ from service.jobs.model import CLOSE, Record, State, body, progress
 from service.jobs.tables import export_events
 
 EVENTS = "tailrace_events"  # the channel whose payload names exports that have new events
+DELETED = "tailrace_deleted"  # the channel that names one whose row is gone, and its owner
 CANCEL = "tailrace_cancel"  # the channel whose payload names one that is to stop
 EVERYTHING = "*"
 MAX_PAYLOAD = 7_900  # bytes; NOTIFY takes less than 8000 (PostgreSQL's manual)

@@ -31,7 +31,7 @@ BEAT_SECONDS = 0.25  # between two reports of progress, for as long as PATIENCE 
 RAREST_BEAT = 5.0  # seconds, for an export that has run for PATIENCE of those
 PATIENCE = 240
 TAKE_SECONDS = 1.0  # between two looks at the queue that nobody hinted at
-SWEEP_SECONDS = 5.0
+SWEEP_SECONDS = 2.0  # with a pause and a look at the queue, what is lost begins again in 5
 SEEN_SECONDS = 5.0  # between two signs of life of the worker itself
 OUTAGE_PAUSE = 1.0  # seconds
 AWAY_OR_SAID_SO = (*AWAY, RecordsUnavailable)
@@ -68,6 +68,7 @@ class Worker:
         self._following: dict[str, Entry] = {}
         self._runs: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
+        self._claiming = asyncio.Lock()
         self._stopping = False
         self._kept = self._seen = 0.0
 
@@ -94,9 +95,13 @@ class Worker:
         ]
         await stop.wait()
         self._stopping = True
+        drain = self._tools.limits.drain_timeout
+        with contextlib.suppress(TimeoutError):
+            # What has been claimed has its attempt then, which can be put back.
+            await asyncio.wait_for(self._claiming.acquire(), drain)
         loops.pop(0).cancel()
         if self._runs:
-            await asyncio.wait(self._runs, timeout=self._tools.limits.drain_timeout)
+            await asyncio.wait(self._runs, timeout=drain)
         for attempt in self._attempts.values():
             attempt.stop(WorkerStopping("The worker was stopped; another one goes on."))
         if self._runs:
@@ -130,7 +135,8 @@ class Worker:
                 self._max_jobs, most=free, lease=self._lease.total_seconds()
             )
             for entry in entries:
-                await self._begin(entry)
+                async with self._claiming:
+                    await self._begin(entry)
             if not entries:
                 return
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from service.jobs import hub as module
 from service.jobs.hub import Happening, Hub
-from service.jobs.log import EVENTS
+from service.jobs.log import DELETED, EVENTS
 from service.jobs.model import Record, State
 from service.jobs.transitions import cancelled, succeeded
 from service.jobs.watching import export_event, until_final
@@ -20,7 +21,7 @@ from service.listening import Listener
 from service.observe import Event, EventsUnread, Unexpected
 from tests.job_desk import RECEIPT, Desk, desk
 from tests.outage import away
-from tests.postgres import Databases
+from tests.postgres import Databases, run_sql
 from tests.waiting import eventually, wait_until
 
 WITHIN = 30.0  # seconds
@@ -105,7 +106,7 @@ async def hub_at(url: str, told: list[Event] | None = None) -> AsyncIterator[Hub
 
 @asynccontextmanager
 async def listening(url: str, hub: Hub) -> AsyncIterator[None]:
-    listener = Listener(url, {EVENTS: hub.hint})
+    listener = Listener(url, {EVENTS: hub.hint, DELETED: hub.deleted})
     listener.start()
     try:
         async with desk(url) as process:
@@ -166,17 +167,33 @@ async def test_without_notifications_a_look_tells(
 
 
 async def test_a_listener_that_was_hung_up_on_misses_nothing(
-    here: Desk, module_database_url: str, no_poll: None
+    databases: Databases, here: Desk, module_database_url: str, no_poll: None
 ) -> None:
     waiting, notes = await here.waiting(), Notes()
     async with hub_at(module_database_url) as hub, listening(module_database_url, hub):
         with hub.watch(waiting, notes):
+            # The connections that there are go on, and the listener gets no new one.
+            await allow(databases, module_database_url, "false")
             await here.rows(HANG_UP)
+            await eventually(
+                lambda: nobody_listens(here), within=WITHIN, what="nobody listens any more"
+            )
             running = await here.claimed(waiting)
+            assert notes.seen == []
+            await allow(databases, module_database_url, "true")
             await notes.reach("state")
-            await eventually(lambda: here.rows(LISTENERS), within=WITHIN, what="it listens again")
             await end(here, running)
             await notes.reach("state", "succeeded", "close")
+
+
+async def allow(databases: Databases, url: str, new: str) -> None:
+    """Whether there may be new connections."""
+    sql = f"ALTER DATABASE {make_url(url).database} ALLOW_CONNECTIONS {new}"
+    await asyncio.to_thread(run_sql, databases.server_url, sql)
+
+
+async def nobody_listens(here: Desk) -> bool:
+    return not await here.rows(LISTENERS)
 
 
 async def test_what_has_come_before_the_watch_is_told(
@@ -334,6 +351,7 @@ async def test_all_of_an_owner_are_overseen(
                 lambda: asyncio.sleep(0, mine.deleted), within=WITHIN, what="the deletion is told"
             )
     assert mine.deleted == [waiting.id]
+    assert others.deleted == []
     assert others.seen == [(theirs.id, "queued")]
 
 
