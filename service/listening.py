@@ -35,27 +35,35 @@ class Listener:
             url, poolclass=NullPool, connect_args=connect_args("tailrace listener")
         )
         self._heard = dict(heard)
+        self._stopping = False
+        self._over = asyncio.Event()  # the connection is lost, or no longer wanted
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="listener")
 
     async def stop(self) -> None:
+        """Returns once its connection is closed, which a cancelled task would leave to chance."""
+        self._stopping = True
+        self._over.set()
         if self._task is not None:
+            await asyncio.wait({self._task}, timeout=ANSWER_SECONDS)
             self._task.cancel()
             await asyncio.wait({self._task})
         await self._engine.dispose()
 
     async def _run(self) -> None:
         pause = 0.1
-        while True:
+        while not self._stopping:
             with contextlib.suppress(*AWAY):
                 async with self._engine.connect() as connection:
                     await self._listen(connection)
                     pause = 0.1
-                    await self._until_lost(connection)
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+                    await self._until_over(connection)
+            if not self._stopping:
+                self._over.clear()
+                await self._over_within(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _listen(self, connection: AsyncConnection) -> None:
         driver: Any = (await connection.get_raw_connection()).driver_connection
@@ -64,16 +72,19 @@ class Listener:
         for heard in self._heard.values():
             heard(None)
 
-    async def _until_lost(self, connection: AsyncConnection) -> None:
-        """Raises when the connection is gone, also where only a question shows it."""
+    async def _until_over(self, connection: AsyncConnection) -> None:
+        """Returns or raises when the connection is gone, also where only a question shows it."""
         driver: Any = (await connection.get_raw_connection()).driver_connection
-        lost = asyncio.Event()
-        driver.add_termination_listener(lambda _: lost.set())
-        while not lost.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(lost.wait(), CHECK_SECONDS)
-                return
+        driver.add_termination_listener(lambda _: self._over.set())
+        while not await self._over_within(CHECK_SECONDS):
             await driver.execute("SELECT 1", timeout=ANSWER_SECONDS)
+
+    async def _over_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._over.wait()
+        except TimeoutError:
+            return False
 
 
 def _passing_on(heard: Heard) -> Callable[[Any, int, str, str], None]:

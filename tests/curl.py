@@ -10,6 +10,7 @@ from pathlib import Path
 from uuid import uuid4
 
 CUT_SHORT = 18  # curl's CURLE_PARTIAL_FILE: less came than was promised
+NOT_RESUMED = 33  # CURLE_RANGE_ERROR: the answer was not the rest of what it has
 MAX_SECONDS = 90  # curl ends by itself with 28 then
 
 

@@ -18,9 +18,11 @@ from service.jobs.beat import Sign, beat
 from service.jobs.ledger import Answer, Entered, Key, Ledger, Room
 from service.jobs.model import Kind, Record, State
 from service.jobs.queue import Queue
+from service.jobs.transitions import succeeded
 
 ROOM = Room(all=1_000, caller=1_000)
 LEASE = timedelta(seconds=60)
+KEPT = timedelta(days=7)
 MINE = "host:1:aaaaaaaa"  # the worker of most tests
 ANOTHERS = "host:2:bbbbbbbb"
 RECEIPT: dict[str, Any] = {"outcome": "complete", "rows": 7, "bytes": 70, "sha256": "ab" * 32}
@@ -106,6 +108,12 @@ class Desk:
 
     async def running(self, worker: str = MINE, **values: Any) -> Record:
         return await self.claimed(await self.waiting(**values), worker)
+
+    async def ended(self, running: Record) -> Record:
+        """The same job once it has succeeded."""
+        made = await self.ledger.apply(running, succeeded(RECEIPT, datetime.now(UTC), KEPT))
+        assert made is not None
+        return made
 
     async def row(self, export_id: str) -> Any:
         """All columns, None if there is no such row."""

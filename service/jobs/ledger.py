@@ -29,6 +29,8 @@ from service.jobs.transitions import Transition, cancelled, claimed
 
 KEY_KEPT = timedelta(hours=24)
 RETRY_AFTER = {"Retry-After": "10"}  # seconds
+AT_ONCE = 100  # exports that may be entered at the same moment, by all processes
+ROOM_LOCK = int.from_bytes(b"tailroom", "big")
 LIVE_VALUES = [state.value for state in LIVE]
 
 Answer = dict[str, Any]
@@ -176,9 +178,11 @@ class Ledger:
         statement = sa.delete(exports).where(exports.c.id == UUID(record.id), ended)
         with answered():
             async with self._engine.begin() as connection:
-                await notify(connection, EVENTS, payload_of([record.id]))
-                await notify(connection, DELETED, f"{record.id} {record.owner}")
-                return bool((await connection.execute(statement)).rowcount)
+                gone = bool((await connection.execute(statement)).rowcount)
+                if gone:
+                    await notify(connection, EVENTS, payload_of([record.id]))
+                    await notify(connection, DELETED, f"{record.id} {record.owner}")
+                return gone
 
     async def put_again(self, connection: AsyncConnection, records: Sequence[Record]) -> None:
         """Enter exports whose entries are gone."""
@@ -259,16 +263,26 @@ async def _same(
 
 
 async def _require_room(connection: AsyncConnection, owner: str, room: Room) -> None:
+    waiting, own = await _waiting(connection, owner)
+    if min(room.all - waiting, room.caller - own) <= AT_ONCE:
+        # So few places could be taken by others before this one is.
+        await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ROOM_LOCK)))
+        waiting, own = await _waiting(connection, owner)
+    if waiting >= room.all:
+        raise QueueFull(f"{waiting} exports are waiting; try again later.", headers=RETRY_AFTER)
+    if own >= room.caller:
+        raise TooManyQueued(f"{own} exports of yours are waiting already.", headers=RETRY_AFTER)
+
+
+async def _waiting(connection: AsyncConnection, owner: str) -> tuple[int, int]:
+    """How many exports wait: in all, and of ``owner``."""
     c = exports.c
     mine = sa.func.count().filter(c.owner == owner)
     query = sa.select(sa.func.count(), mine).where(
         c.kind == Kind.JOB.value, c.state == State.QUEUED.value
     )
     waiting, own = (await connection.execute(query)).one()
-    if waiting >= room.all:
-        raise QueueFull(f"{waiting} exports are waiting; try again later.", headers=RETRY_AFTER)
-    if own >= room.caller:
-        raise TooManyQueued(f"{own} exports of yours are waiting already.", headers=RETRY_AFTER)
+    return waiting, own
 
 
 async def _replayed(connection: AsyncConnection, owner: str, key: Key) -> Answer | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,7 @@ from tests.jobs import (
     content,
     files,
     log_of,
+    lost,
     post,
     row,
     sha256,
@@ -29,12 +32,13 @@ from tests.postgres import Databases
 from tests.serving import serving
 from tests.session import Session, gated, session
 from tests.waiting import wait_until
-from tests.workers import now
+from tests.workers import crew_of, now
 
 CONFIG = f"""
 [datasets.gated]
 sql = '''{gated(500, 10)}'''
 """
+PATIENT = SETTINGS | {"limits__lease": "60s"}  # what is tested here is no loss of a lease
 NOBODY = "a_replica_that_is_not_there"
 # A commit that waits for a replica is done already: who is ended then cannot know that it is.
 WAITING = """
@@ -44,33 +48,43 @@ WAITING = """
         WHERE l.pid = a.pid AND l.relation = 'tailrace.export_events'::regclass
     )
 """
+TAKEN = WAITING.replace("count(*)", "count(pg_cancel_backend(pid))").replace(
+    "'tailrace.export_events'::regclass", "'tailrace.queue'::regclass AND query NOT LIKE 'COMMIT%'"
+)
 AT_REST = """
     SELECT count(*) FROM tailrace.workers WHERE running = 0 AND seen_at > $1::text::timestamptz
 """
 END = WAITING.replace("count(*)", "count(pg_terminate_backend(pid))")
 
 
+@pytest.fixture(scope="module")
+def own() -> Iterator[Databases]:
+    with own_postgres() as server:
+        yield Databases(server.url)
+
+
 @pytest.fixture
-def url() -> Iterator[str]:
-    with own_postgres() as server, Databases(server.url).clone() as found:
+def url(own: Databases) -> Iterator[str]:
+    with own.clone() as found:
         yield found
 
 
 @contextmanager
-def unanswered(database: Session) -> Iterator[None]:
-    """At the end of the block, what has been committed in it is not answered."""
+def waiting(database: Session) -> Iterator[None]:
+    """Until the block ends, what others commit is done, and not answered yet."""
     database.execute("SET synchronous_commit = off")
     database.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{NOBODY}'")
     database.execute("SELECT pg_reload_conf()")
-    wait_until(
-        lambda: database.value("SHOW synchronous_standby_names") == NOBODY,
-        within=10,
-        what="commits wait",
-    )
-    yield
-    database.execute("ALTER SYSTEM RESET synchronous_standby_names")
-    assert database.value(END)
-    database.execute("SELECT pg_reload_conf()")
+    try:
+        wait_until(
+            lambda: database.value("SHOW synchronous_standby_names") == NOBODY,
+            within=10,
+            what="commits wait",
+        )
+        yield
+    finally:
+        database.execute("ALTER SYSTEM RESET synchronous_standby_names")
+        database.execute("SELECT pg_reload_conf()")
 
 
 def at_rest(database: Session) -> None:
@@ -80,21 +94,21 @@ def at_rest(database: Session) -> None:
 
 
 def test_a_success_that_was_not_answered_keeps_its_file(url: str, tmp_path: Path) -> None:
-    settings = SETTINGS | {"limits__lease": "60s"}
     with (
         session(url) as database,
-        serving(tmp_path, url, config=CONFIG, **settings) as served,
+        serving(tmp_path, url, config=CONFIG, **PATIENT) as served,
     ):
         database.close_gate()
         export = start(served, "gated")
         with EventReader(served, export) as reader:
             before = awaited(database, export, "running")
-            with unanswered(database):
+            with waiting(database):
                 database.open_gate()
                 wait_until(
                     lambda: before["artifact"] in files(served), within=30, what="it has its name"
                 )
                 wait_until(lambda: database.value(WAITING), within=30, what="its commit waits")
+                assert database.value(END)
             found = awaited(database, export, "succeeded")
             at_rest(database)
             assert_whole(served, found, found["receipt"]["sha256"])
@@ -108,10 +122,9 @@ def test_a_success_that_was_not_answered_keeps_its_file(url: str, tmp_path: Path
 
 
 def test_a_cancellation_that_was_not_answered_happens_once(url: str, tmp_path: Path) -> None:
-    settings = SETTINGS | {"limits__lease": "60s"}
     with (
         session(url) as database,
-        serving(tmp_path, url, config=CONFIG, **settings) as served,
+        serving(tmp_path, url, config=CONFIG, **PATIENT) as served,
     ):
         database.close_gate()
         export = start(served, "gated")
@@ -120,8 +133,9 @@ def test_a_cancellation_that_was_not_answered_happens_once(url: str, tmp_path: P
             database.execute(
                 f"UPDATE tailrace.exports SET cancel_requested_at = now() WHERE id = '{export}'"
             )
-            with unanswered(database):
+            with waiting(database):
                 wait_until(lambda: database.value(WAITING), within=30, what="its commit waits")
+                assert database.value(END)
             found = awaited(database, export, "cancelled")
             database.open_gate()
             at_rest(database)
@@ -132,4 +146,34 @@ def test_a_cancellation_that_was_not_answered_happens_once(url: str, tmp_path: P
         log = log_of(database, export)
         assert_gapless(log, "cancelled", "close")
         assert_each_seen_once(seen, log)
+        assert_nothing_left(served, database)
+
+
+def test_a_worker_is_told_to_stop_while_it_claims(url: str, tmp_path: Path) -> None:
+    """The attempt has begun in the table, so it is put back like every other one."""
+    arguments, settings = ("--no-worker",), PATIENT | {"limits__drain_timeout": "3s"}
+    with (
+        session(url) as database,
+        serving(tmp_path, url, config=CONFIG, arguments=arguments, **settings) as served,
+        crew_of(served, database, 0) as crew,
+    ):
+        database.close_gate()
+        export = start(served, "gated")
+        with waiting(database):
+            pid = crew.hire()
+
+            def claiming() -> bool:
+                # The wait behind the taking of the entry is given up; that behind the claim stays.
+                database.value(TAKEN)
+                return bool(database.value(WAITING))
+
+            wait_until(claiming, within=30, what="it claims the export")
+            crew.tell(pid, signal.SIGTERM)
+            with contextlib.suppress(AssertionError):
+                wait_until(lambda: not database.value(WAITING), within=1, what="it gives up")
+        assert crew.end(pid) == 0
+        found = row(database, export)
+        assert (found["state"], found["attempt"]) == ("queued", 2)
+        assert lost(found) == ["worker_stopped"]
+        assert_gapless(log_of(database, export))
         assert_nothing_left(served, database)

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from service.embedded import EmbeddedPostgres
 from tests.clients import ask
 from tests.curl import downloading, resumed
 from tests.event_reader import EventReader, assert_each_seen_once
@@ -31,7 +32,7 @@ from tests.jobs import (
 from tests.points import CONFIG, Plain, Point, plain_of
 from tests.recovery import BROKEN
 from tests.seeds import seeds
-from tests.serving import Served
+from tests.serving import Served, serving
 from tests.session import Session, gated, session
 from tests.succession import Line, line_of
 from tests.waiting import wait_until
@@ -146,6 +147,36 @@ def test_with_its_worker(line: Line, database: Session, tmp_path: Path) -> None:
     assert_gapless(log, "succeeded", "close")
     assert_each_seen_once(seen, log)
     assert_nothing_left(second, database)
+
+
+def test_with_the_embedded_database(tmp_path: Path) -> None:
+    """That outlives it as its worker does, and the next one takes both over."""
+    embedded = EmbeddedPostgres(tmp_path / "data").url
+    with ExitStack() as stack:
+        first = stack.enter_context(serving(tmp_path, None, config=GATED, **PATIENT))
+        with session(embedded) as database:
+            database.close_gate()
+            export = start(first, "gated")
+            reader = stack.enter_context(EventReader(first, export))
+            follower = stack.enter_context(downloading(content(first, export), tmp_path))
+            wait_until(lambda: follower.size > ARRIVED, within=60, what="bytes arrive")
+            worker = pid_of(row(database, export))
+            assert first.stop(signal.SIGKILL) == -signal.SIGKILL
+            assert follower.exit_code() in BROKEN
+            reader.served = second = stack.enter_context(
+                serving(tmp_path, None, config=GATED, **PATIENT)
+            )
+            again = stack.enter_context(resumed(content(second, export), follower))
+            database.open_gate()
+            assert again.exit_code() == 0
+            found = ended(database, export)
+            assert (lost(found), pid_of(found)) == ([], worker)
+            assert_whole(second, found, sha256(again.body))
+            log = log_of(database, export)
+            assert_gapless(log, "succeeded", "close")
+            assert_each_seen_once(reader.finish(), log)
+            wait_until(lambda: gone(worker), within=20, what="the orphan ends")
+        assert second.stop() == 0
 
 
 @pytest.mark.parametrize("seed", seeds(20))

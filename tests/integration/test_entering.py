@@ -210,6 +210,16 @@ async def test_the_queue_takes_so_many(here: Desk) -> None:
     assert await count(here) == 3
 
 
+async def test_no_more_than_there_is_room_for_when_all_come_at_once(
+    here: Desk, there: Desk
+) -> None:
+    room = Room(all=3, caller=3)
+    asking = [process.enter(job(), room) for process in (here, there) for _ in range(AT_ONCE // 2)]
+    found = await asyncio.gather(*asking, return_exceptions=True)
+    assert sorted(type(one).__name__ for one in found) == ["Entered"] * 3 + ["QueueFull"] * 17
+    assert await count(here) == 3
+
+
 async def test_a_caller_may_have_so_many_wait(here: Desk) -> None:
     room = Room(all=10, caller=2)
     for owner in ("anna", "anna", "bert"):

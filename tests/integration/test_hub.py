@@ -5,34 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy.engine import make_url
 
 from service.jobs import hub as module
 from service.jobs.hub import Happening, Hub
-from service.jobs.log import DELETED, EVENTS
 from service.jobs.model import Record, State
-from service.jobs.transitions import cancelled, succeeded
-from service.jobs.watching import export_event, until_final
-from service.listening import Listener
+from service.jobs.watching import until_final
 from service.observe import Event, EventsUnread, Unexpected
+from tests.hubs import LISTENERS, WITHIN, Notes, hub_at, listening
 from tests.job_desk import RECEIPT, Desk, desk
 from tests.outage import away
 from tests.postgres import Databases, run_sql
 from tests.waiting import eventually, wait_until
 
-WITHIN = 30.0  # seconds
 NEVER = 3_600.0  # seconds
-LISTENERS = """
-    SELECT pid FROM pg_stat_activity
-    WHERE application_name = 'tailrace listener' AND query LIKE 'LISTEN%'
-      AND datname = current_database()
-"""
 HANG_UP = LISTENERS.replace("SELECT pid", "SELECT pg_terminate_backend(pid)")
-BASE = "http://here"
 
 
 @pytest.fixture
@@ -40,82 +29,6 @@ async def here(module_database_url: str) -> AsyncIterator[Desk]:
     async with desk(module_database_url) as opened:
         await opened.empty()
         yield opened
-
-
-@dataclass(eq=False)
-class Notes:
-    """Whoever watches, and all that it is told."""
-
-    events: bool = True
-    seen: list[tuple[int, str]] = field(default_factory=list)
-    records: list[Record | None] = field(default_factory=list)
-    gone: int = 0
-
-    def told(self, record: Record | None, happened: Sequence[Happening]) -> None:
-        self.records.append(record)
-        self.seen += [(one.seq, one.name) for one in happened]
-
-    def deleted(self) -> None:
-        self.gone += 1
-
-    async def reach(self, *names: str) -> None:
-        """Until it has been told these, and in the end nothing else."""
-
-        async def told() -> bool:
-            return len(self.seen) >= len(names)
-
-        await eventually(told, within=WITHIN, what=f"{names} are told, after {self.seen}")
-        assert [name for _, name in self.seen] == list(names)
-
-
-@dataclass(eq=False)
-class Oversight:
-    """Whoever oversees all exports of an owner."""
-
-    owner: str = "anonymous"
-    base: str = BASE
-    seen: list[tuple[str, str]] = field(default_factory=list)
-    deleted: list[str] = field(default_factory=list)
-
-    def told(self, record: Record, event: bytes) -> None:
-        assert event == export_event(record, BASE) or record.state is State.RUNNING
-        self.seen.append((record.id, record.state.value))
-
-    def gone(self, export_id: str) -> None:
-        self.deleted.append(export_id)
-
-    async def reach(self, *seen: tuple[str, str]) -> None:
-        async def told() -> bool:
-            return len(self.seen) >= len(seen)
-
-        await eventually(told, within=WITHIN, what=f"{seen} are told, after {self.seen}")
-        assert self.seen == list(seen)
-
-
-@asynccontextmanager
-async def hub_at(url: str, told: list[Event] | None = None) -> AsyncIterator[Hub]:
-    """A hub that nobody tells of notifications."""
-    async with desk(url) as process:
-        hub = Hub(process.engine, (told if told is not None else []).append, export_event)
-        hub.start()
-        try:
-            yield hub
-        finally:
-            await hub.stop()
-
-
-@asynccontextmanager
-async def listening(url: str, hub: Hub) -> AsyncIterator[None]:
-    listener = Listener(url, {EVENTS: hub.hint, DELETED: hub.deleted})
-    listener.start()
-    try:
-        async with desk(url) as process:
-            await eventually(
-                lambda: process.rows(LISTENERS), within=WITHIN, what="somebody listens"
-            )
-        yield
-    finally:
-        await listener.stop()
 
 
 @pytest.fixture
@@ -130,14 +43,6 @@ def fast_poll(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LONGEST_PAUSE", 0.05)
 
 
-async def end(here: Desk, running: Record) -> Record:
-    made = await here.ledger.apply(
-        running, succeeded(RECEIPT, datetime.now(UTC), timedelta(days=1))
-    )
-    assert made is not None
-    return made
-
-
 async def test_a_notification_tells(here: Desk, module_database_url: str, no_poll: None) -> None:
     waiting, notes = await here.waiting(), Notes()
     async with hub_at(module_database_url) as hub, listening(module_database_url, hub):
@@ -146,7 +51,7 @@ async def test_a_notification_tells(here: Desk, module_database_url: str, no_pol
             await notes.reach("state")
             await here.beat(running)
             await notes.reach("state", "progress")
-            await end(here, running)
+            await here.ended(running)
             await notes.reach("state", "progress", "succeeded", "close")
     assert notes.seen == (await here.log(waiting.id))[1:]
     newest = notes.records[-1]
@@ -162,7 +67,7 @@ async def test_without_notifications_a_look_tells(
         with hub.watch(waiting, notes):
             running = await here.claimed(waiting)
             await notes.reach("state")
-            await end(here, running)
+            await here.ended(running)
             await notes.reach("state", "succeeded", "close")
 
 
@@ -172,24 +77,27 @@ async def test_a_listener_that_was_hung_up_on_misses_nothing(
     waiting, notes = await here.waiting(), Notes()
     async with hub_at(module_database_url) as hub, listening(module_database_url, hub):
         with hub.watch(waiting, notes):
-            # The connections that there are go on, and the listener gets no new one.
-            await allow(databases, module_database_url, "false")
-            await here.rows(HANG_UP)
-            await eventually(
-                lambda: nobody_listens(here), within=WITHIN, what="nobody listens any more"
-            )
             running = await here.claimed(waiting)
-            assert notes.seen == []
-            await allow(databases, module_database_url, "true")
             await notes.reach("state")
-            await end(here, running)
-            await notes.reach("state", "succeeded", "close")
+            async with closed_to_others(databases, module_database_url):
+                await here.rows(HANG_UP)
+                await eventually(
+                    lambda: nobody_listens(here), within=WITHIN, what="nobody listens any more"
+                )
+                await here.beat(running)
+                assert notes.seen == [(2, "state")]
+            await notes.reach("state", "progress")
 
 
-async def allow(databases: Databases, url: str, new: str) -> None:
-    """Whether there may be new connections."""
-    sql = f"ALTER DATABASE {make_url(url).database} ALLOW_CONNECTIONS {new}"
-    await asyncio.to_thread(run_sql, databases.server_url, sql)
+@asynccontextmanager
+async def closed_to_others(databases: Databases, url: str) -> AsyncIterator[None]:
+    """The connections that there are go on, and there are no new ones until the block ends."""
+    change = f"ALTER DATABASE {make_url(url).database} ALLOW_CONNECTIONS"
+    await asyncio.to_thread(run_sql, databases.server_url, f"{change} false")
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(run_sql, databases.server_url, f"{change} true")
 
 
 async def nobody_listens(here: Desk) -> bool:
@@ -250,7 +158,7 @@ async def test_a_watcher_that_comes_during_a_look_misses_nothing(
 async def test_the_deleted_are_told_to_be(
     here: Desk, module_database_url: str, no_poll: None
 ) -> None:
-    done, notes = await end(here, await here.running()), Notes()
+    done, notes = await here.ended(await here.running()), Notes()
     async with hub_at(module_database_url) as hub, listening(module_database_url, hub):
         with hub.watch(done, notes):
             assert await here.ledger.delete(done)
@@ -276,7 +184,7 @@ async def test_two_replicas_see_the_same(
             running = await here.claimed(waiting)
             for _ in range(3):
                 await here.beat(running)
-            await end(here, running)
+            await here.ended(running)
             names = ["state", *["progress"] * 3, "succeeded", "close"]
             await one.reach(*names)
             await other.reach(*names)
@@ -293,7 +201,7 @@ async def test_a_database_that_was_away_is_looked_at_again(
             with hub.watch(waiting, notes):
                 await asyncio.to_thread(outage, databases, database_url, told)
                 running = await here.claimed(waiting)
-                await end(here, running)
+                await here.ended(running)
                 await notes.reach("state", "succeeded", "close")
     assert {type(event) for event in told} == {EventsUnread}
 
@@ -331,42 +239,6 @@ def notes_of(hub: Hub, notes: Notes) -> Record:
     return found
 
 
-async def test_all_of_an_owner_are_overseen(
-    here: Desk, module_database_url: str, no_poll: None
-) -> None:
-    mine, others = Oversight(), Oversight(owner="bert")
-    async with hub_at(module_database_url) as hub, listening(module_database_url, hub):
-        with hub.oversee(mine), hub.oversee(others):
-            waiting = await here.waiting()
-            await mine.reach((waiting.id, "queued"))
-            theirs = await here.waiting(owner="bert")
-            await others.reach((theirs.id, "queued"))
-            running = await here.claimed(waiting)
-            await mine.reach((waiting.id, "queued"), (waiting.id, "running"))
-            done = await end(here, running)
-            states = [(waiting.id, state) for state in ("queued", "running", "succeeded")]
-            await mine.reach(*states)
-            assert await here.ledger.delete(done)
-            await eventually(
-                lambda: asyncio.sleep(0, mine.deleted), within=WITHIN, what="the deletion is told"
-            )
-    assert mine.deleted == [waiting.id]
-    assert others.deleted == []
-    assert others.seen == [(theirs.id, "queued")]
-
-
-async def test_all_are_overseen_without_notifications(
-    here: Desk, module_database_url: str, fast_poll: None
-) -> None:
-    mine = Oversight()
-    async with hub_at(module_database_url) as hub:
-        with hub.oversee(mine):
-            waiting = await here.waiting()
-            await mine.reach((waiting.id, "queued"))
-            await here.ledger.apply(waiting, cancelled(None, None, datetime.now(UTC)))
-            await mine.reach((waiting.id, "queued"), (waiting.id, "cancelled"))
-
-
 async def test_who_waits_for_the_end_gets_it(
     here: Desk, module_database_url: str, no_poll: None
 ) -> None:
@@ -378,7 +250,7 @@ async def test_who_waits_for_the_end_gets_it(
             lambda: asyncio.sleep(0, len(hub._topics) == 2), within=WITHIN, what="both wait"
         )
         await here.beat(running)
-        done = await end(here, running)
+        done = await here.ended(running)
         assert await waits == done
         await here.execute("DELETE FROM tailrace.exports WHERE state = 'queued'")
         hub.hint(None)

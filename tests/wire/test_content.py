@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import http.client
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,16 +15,13 @@ from service.artifacts.folder import ArtifactFolder
 from service.jobs.upkeep import Upkeep
 from service.settings import LimitSettings
 from tests.clients import Answer, ask, stalled
-from tests.curl import CUT_SHORT, downloading
 from tests.job_desk import desk
 from tests.jobs import artifacts
 from tests.serving import Served
 from tests.session import Session, session
-from tests.waiting import wait_until
 from tests.wire.job_service import (
     ARRIVED,
     WITHIN,
-    asked,
     cancel,
     closed_gate,
     entered,
@@ -154,24 +148,6 @@ def test_nobody_has_all_of_a_growing_one(base: str, database: Session, gate: Non
         assert (answer.result(WITHIN).status, answer.result().body) == (200, gated_csv())
 
 
-def test_many_follow_one_query(base: str, database: Session, gate: None) -> None:
-    before = int(str(database.value(JOBS)))
-    exports = {asked(base, "gated").json()["id"] for _ in range(FOLLOWERS)}
-    (export,) = exports
-    reach(base, export, "running")
-    begun = threading.Semaphore(0)
-    with ThreadPoolExecutor(FOLLOWERS) as crowd:
-        following = [crowd.submit(follow, base, export, begun.release) for _ in range(FOLLOWERS)]
-        for _ in range(FOLLOWERS):
-            assert begun.acquire(timeout=WITHIN)
-        assert database.exporting() == 1
-        database.open_gate()
-        digests = {future.result(WITHIN) for future in following}
-    assert digests == {hashlib.sha256(gated_csv()).hexdigest()}
-    assert digests == {receipt(base, export)["sha256"]}
-    assert int(str(database.value(JOBS))) - before == 1
-
-
 def follow(base: str, export: str, begun: Callable[[], None]) -> str:
     """The digest of all that comes; ``begun`` is called after the first of it."""
     digest = hashlib.sha256()
@@ -181,65 +157,6 @@ def follow(base: str, export: str, begun: Callable[[], None]) -> str:
         while data := live.read(65_536):
             digest.update(data)
     return digest.hexdigest()
-
-
-def test_a_follower_that_leaves_stops_nothing(base: str, database: Session, gate: None) -> None:
-    export = entered(base, "gated")
-    written(base, export)
-    with asking(base, content(export)) as stays:
-        for _ in range(5):
-            with stalled(base, content(export)) as leaves:
-                assert leaves.read(10) == gated_csv()[:10]
-        assert database.exporting() == 1
-        database.open_gate()
-        assert stays.result(WITHIN).body == gated_csv()
-    assert reach(base, export, "succeeded")["attempt"] == 1
-
-
-@pytest.mark.parametrize("how", ["cancelled", "failed", "deleted", "lost"])
-def test_a_follower_breaks_when_it_comes_to_nothing(
-    base: str,
-    database: Session,
-    lose: Callable[[], None],
-    tmp_path: Path,
-    gate: None,
-    how: str,
-) -> None:
-    export = entered(base, "breaking" if how == "failed" else "gated")
-    written(base, export)
-    end: dict[str, Callable[[], Any]] = {
-        "cancelled": lambda: cancel(base, export),
-        "failed": database.open_gate,
-        "deleted": lambda: ask(base, f"/v1/exports/{export}", "DELETE"),
-        "lost": lose,
-    }
-    with downloading(base + content(export), tmp_path) as found:
-        wait_until(lambda: found.size > ARRIVED, within=WITHIN, what="bytes arrive")
-        end[how]()
-        assert found.exit_code() == CUT_SHORT
-    assert gated_csv().startswith(found.body) or how == "failed"
-    assert b"division" not in found.body
-
-
-def test_no_follower_is_given_bytes_of_two_attempts(
-    base: str, database: Session, lose: Callable[[], None], gate: None
-) -> None:
-    export = entered(base, "gated")
-    written(base, export)
-    tags = [f'"{export.replace("-", "")}.{attempt}"' for attempt in (1, 2)]
-    with stalled(base, content(export)) as first:
-        assert first.headers["ETag"] == tags[0]
-        first.read(ARRIVED)
-        lose()
-        with pytest.raises((http.client.IncompleteRead, ConnectionError)):
-            first.read()
-    wait_until(
-        lambda: database.value(RUNS, export) == 2, within=WITHIN, what="the next attempt runs"
-    )
-    written(base, export)
-    for query in ("?attempt=1", "?attempt=3"):
-        check_problem(ask(base, content(export) + query), 410, "gone")
-    check_attempt_two(base, database, export, tags)
 
 
 def check_attempt_two(base: str, database: Session, export: str, tags: list[str]) -> None:
@@ -309,18 +226,3 @@ def test_what_ends_before_its_first_byte_is_told_with_its_status(
         else:
             ask(base, f"/v1/exports/{export}", "DELETE")
         check_problem(answer.result(WITHIN), status, code)
-
-
-@pytest.mark.slow
-def test_who_has_waited_long_for_a_first_byte_is_asked_to_come_back(
-    base: str, database: Session, gate: None
-) -> None:
-    running = [entered(base, "closed", header=False) for _ in range(4)]
-    for export in running:
-        reach(base, export, "running")
-    waiting = entered(base, "numbers")
-    with asking(base, content(waiting)) as one, asking(base, content(running[0])) as other:
-        for answer in (one.result(WITHIN), other.result(WITHIN)):
-            check_problem(answer, 503, "not_yet")
-            assert answer.headers["Retry-After"] == "5"
-    assert database.exporting() == 4

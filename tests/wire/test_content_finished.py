@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 
-from tests.clients import Answer, ask
+from tests.clients import Answer, ask, stalled
 from tests.serving import Served
 from tests.session import Session, session
 from tests.wire.job_service import (
     done,
     entered,
+    gated_csv,
     job_service,
     numbers_csv,
     reach,
@@ -306,6 +307,15 @@ def test_an_expired_one_is_gone(served: Served, database: Session) -> None:
     events = ask(served.base, f"/v1/exports/{expiring.id}/events").body.decode()
     names = [line for line in events.splitlines() if line.startswith("event: ")]
     assert names == ["event: state", "event: succeeded", "event: close"]
+
+
+def test_whoever_reads_it_when_it_is_deleted_reads_it_to_its_end(served: Served) -> None:
+    large = made(served.base, "gated")
+    with stalled(served.base, f"/v1/exports/{large.id}/content") as response:
+        begun = response.read(1_000)
+        assert ask(served.base, f"/v1/exports/{large.id}", "DELETE").status == 204
+        assert begun + response.read() == gated_csv()
+    check_problem(large.get(), 404, "not_found")
 
 
 def test_a_stream_keeps_no_file(served: Served) -> None:

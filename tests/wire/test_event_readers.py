@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients import stalled
+from tests.clients import ask, stalled
 from tests.event_stream import EventStream, Sent, events_in, events_of, names, nobody_reads, readers
 from tests.job_desk import RECEIPT
 from tests.jobs import log_of
@@ -123,7 +123,7 @@ def test_a_slow_reader_misses_nothing_but_superseded_progress(
 def test_a_slow_reader_of_all_gets_the_newest_of_each_and_every_end(
     served: Served, jobs: OwnJobs
 ) -> None:
-    one, two = jobs.running(), jobs.running()
+    old, one, two = jobs.done(), jobs.running(), jobs.running()
     with stalled(served.base, ALL) as slow, events_of(served.base, ALL) as quick:
         assert len([quick.next(), quick.next()]) == 2
         # It fills every buffer, so that what follows waits.
@@ -137,14 +137,13 @@ def test_a_slow_reader_of_all_gets_the_newest_of_each_and_every_end(
         quick.until("export")
         jobs.beat(two, 3)
         quick.until("export")
-        jobs.remove(large.id)
-        jobs.hint(large)
+        assert ask(served.base, f"/v1/exports/{old.id}", "DELETE").status == 204
         # Once this one has been told all, so has the other.
         quick.until("deleted")
         seen = EventStream(slow).until("deleted")
     assert [(event.data["id"], rows_of(event)) for event in seen] == [
         *((one.id, 0), (two.id, 0), (large.id, 0)),
-        *((one.id, 2), (two.id, 3), (one.id, RECEIPT["rows"]), (large.id, None)),
+        *((one.id, 2), (two.id, 3), (one.id, RECEIPT["rows"]), (old.id, None)),
     ]
     assert seen[5].data["receipt"] == RECEIPT
 
@@ -179,6 +178,9 @@ def test_a_reader_that_takes_a_little_is_kept(
         jobs.overfill(record, large)
         until = time.monotonic() + 3 * STALL
         while time.monotonic() < until:
+            # There is more to read than it takes.
+            jobs.log(record, "state", pad=4 * step)
+            jobs.hint(record)
             assert peer.read(step)
             time.sleep(STALL / 20)  # this is the load: nothing is waited for
         assert readers(impatient) == 1

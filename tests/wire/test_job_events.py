@@ -222,6 +222,7 @@ def test_a_lost_attempt_is_no_end(served: Served, jobs: OwnJobs, database: Sessi
         jobs.fail(again)
         seen = stream.rest()
     assert seen == logged(database, record, served.base, behind=2)
+    assert ids(seen) == [3, 4, 5, 6, 7]
     assert [(event.name, event.data.get("attempt")) for event in seen] == [
         *(("state", 2), ("state", 2), ("progress", 2)),
         *(("failed", 2), ("close", None)),

@@ -16,6 +16,7 @@ import pytest
 from tests.clients import Answer, ask, stalled
 from tests.curl import CUT_SHORT, Download, downloading
 from tests.jobs import artifacts, pid_of, row
+from tests.postgres import run_sql
 from tests.serving import Served
 from tests.session import Session, session
 from tests.waiting import wait_until
@@ -35,6 +36,28 @@ from tests.wire.job_service import (
 )
 from tests.wire.problems import check_problem
 
+# It goes on when its query is cancelled, and ends only when its backend does.
+STUBBORN = """
+    create function stubborn() returns text language plpgsql as $$
+    begin
+        for i in 1..60 loop
+            begin
+                perform pg_sleep(1);
+            exception when query_canceled then
+                null;
+            end;
+        end loop;
+        return 'done';
+    end $$;
+"""
+CONFIG = """
+[datasets.stubborn]
+sql = '''
+    select i as id,
+           case when i > 3000 then stubborn() else repeat('x', 1000) end as word
+    from (select generate_series(1, 3001) as i) s
+'''
+"""
 RUNNING = """
     SELECT pid, backend_start, xact_start FROM pg_stat_activity
     WHERE application_name = 'tailrace export' AND state <> 'idle'
@@ -51,7 +74,11 @@ BACKEND = f"SELECT s FROM ({RUNNING}) AS s"
 
 @pytest.fixture(scope="module")
 def served(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with job_service(tmp_path_factory.mktemp("served"), module_database_url) as found:
+    run_sql(module_database_url, STUBBORN)
+    folder = tmp_path_factory.mktemp("served")
+    with job_service(
+        folder, module_database_url, config=CONFIG, limits__close_timeout="1s"
+    ) as found:
         yield found
 
 
@@ -132,6 +159,25 @@ def test_a_query_that_has_made_no_row_is_stopped(base: str, database: Session, g
     proof = check_proof(cancel(base, export), database, query)
     assert proof["rows_written"] == 0
     assert shown(base, export)["state"] == "cancelled"
+
+
+def test_a_query_that_will_not_stop_is_gone_when_the_answer_says_so(
+    base: str, database: Session
+) -> None:
+    export = entered(base, "stubborn")
+    written(base, export)
+    query = backend(database)
+    assert check_proof(cancel(base, export), database, query)["rows_written"] > 0
+
+
+def test_a_stream_that_will_not_stop_is_gone_when_the_answer_says_so(
+    base: str, database: Session, tmp_path: Path
+) -> None:
+    with downloading(f"{base}/v1/rows/stubborn.csv", tmp_path) as found:
+        wait_until(lambda: found.size > ARRIVED, within=WITHIN, what="rows arrive")
+        query = backend(database)
+        check_proof(cancel(base, found.export_id), database, query)
+        assert found.exit_code() == CUT_SHORT
 
 
 def test_a_job_that_waits_is_stopped_at_once(base: str, database: Session, gate: None) -> None:
