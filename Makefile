@@ -31,7 +31,7 @@ run: setup ## Serve the demo: embedded PostgreSQL, a real dataset (ARGS="--port 
 
 # A file at a time: what its tests share is made once.
 test: setup ## Run every test (ARGS="tests/unit -k csv")
-	$(bin)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
+	$(bin)/pytest --numprocesses 4 --dist loadfile $(ARGS)
 
 faults: setup ## Run the fault tests at full length
 	TAILRACE_FAULTS=full $(bin)/pytest tests/faults $(ARGS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,12 +10,7 @@ from typing import Any
 
 import pytest
 
-from service.artifacts.folder import ArtifactFolder
-from service.jobs.upkeep import Upkeep
-from service.settings import LimitSettings
 from tests.clients import Answer, ask, stalled
-from tests.job_desk import desk
-from tests.jobs import artifacts
 from tests.serving import Served
 from tests.session import Session, session
 from tests.wire.job_service import (
@@ -33,11 +27,6 @@ from tests.wire.job_service import (
     written,
 )
 from tests.wire.problems import check_problem
-
-FOLLOWERS = 50
-JOBS = "SELECT count(*) FROM tailrace.exports WHERE dataset = 'gated' AND kind = 'job'"
-RUNS = "SELECT attempt FROM tailrace.exports WHERE id::text = $1 AND state = 'running'"
-LOSE = "UPDATE tailrace.exports SET lease_until = now() - interval '1 ms' WHERE state = 'running'"
 
 
 @pytest.fixture(scope="module")
@@ -73,23 +62,6 @@ def asking(base: str, path: str, method: str = "GET", **headers: str) -> Iterato
 
 def content(export: str) -> str:
     return f"/v1/exports/{export}/content"
-
-
-@pytest.fixture
-def lose(served: Served, module_database_url: str) -> Callable[[], None]:
-    """The lease of what runs is over, and somebody notices."""
-
-    async def sweep() -> dict[str, int]:
-        async with desk(module_database_url) as here:
-            await here.execute(LOSE)
-            folder = ArtifactFolder(artifacts(served))
-            upkeep = Upkeep(here.engine, here.ledger, here.queue, folder, LimitSettings())
-            return await upkeep.sweep()
-
-    def lost() -> None:
-        assert asyncio.run(sweep())["lost"] == 1
-
-    return lost
 
 
 def test_it_is_followed_to_its_end(base: str, database: Session, gate: None) -> None:
@@ -146,40 +118,6 @@ def test_nobody_has_all_of_a_growing_one(base: str, database: Session, gate: Non
     with asking(base, content(export), If_None_Match=tag) as answer:
         database.open_gate()
         assert (answer.result(WITHIN).status, answer.result().body) == (200, gated_csv())
-
-
-def follow(base: str, export: str, begun: Callable[[], None]) -> str:
-    """The digest of all that comes; ``begun`` is called after the first of it."""
-    digest = hashlib.sha256()
-    with stalled(base, content(export)) as live:
-        digest.update(live.read(1))
-        begun()
-        while data := live.read(65_536):
-            digest.update(data)
-    return digest.hexdigest()
-
-
-def check_attempt_two(base: str, database: Session, export: str, tags: list[str]) -> None:
-    """Only who says which attempt he has the beginning of gets the rest of it."""
-    path = content(export)
-    asked_for: list[tuple[str, dict[str, str], int]] = [
-        (path, {"Range": "bytes=1000-"}, 200),
-        (path, {"Range": "bytes=1000-", "If-Range": tags[0]}, 200),
-        (path, {"Range": "bytes=1000-", "If-Range": tags[1]}, 206),
-        (f"{path}?attempt=2", {"Range": "bytes=1000-"}, 206),
-        (f"{path}?attempt=2", {}, 200),
-    ]
-    with ThreadPoolExecutor(len(asked_for)) as aside:
-        answers = [aside.submit(ask, base, path, "GET", headers) for path, headers, _ in asked_for]
-        database.open_gate()
-        live = [answer.result(WITHIN) for answer in answers]
-    assert reach(base, export, "succeeded")["attempt"] == 2
-    finished = [ask(base, path, headers=headers) for path, headers, _ in asked_for]
-    for found in (live, finished):
-        assert [answer.status for answer in found] == [status for _, _, status in asked_for]
-        assert {answer.headers["ETag"] for answer in found} == {tags[1]}
-        for answer in found:
-            assert answer.body == gated_csv()[1_000 if answer.status == 206 else 0 :]
 
 
 def test_what_waits_is_waited_for(base: str, database: Session, gate: None) -> None:
