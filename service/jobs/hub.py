@@ -28,6 +28,7 @@ from service.jobs.tables import export_events, exports
 from service.observe import EventsUnread, Observer, Unexpected
 
 POLL_SECONDS = 2.0
+STOP_SECONDS = 5.0
 LONGEST_PAUSE = 5.0  # seconds between looks while the database is away
 
 
@@ -103,7 +104,7 @@ class Hub:
         self._hinted: set[str] = set()
         self._deleted: list[str] = []
         self._everything = True
-        self._looking = False
+        self._looking = self._stopping = False
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -111,7 +112,11 @@ class Hub:
         self._task = asyncio.create_task(self._run(), name="event hub")
 
     async def stop(self) -> None:
+        """Returns behind the look under way: cancelled, it would leave a connection behind."""
+        self._stopping = True
+        self._wake.set()
         if self._task is not None:
+            await asyncio.wait({self._task}, timeout=STOP_SECONDS)
             self._task.cancel()
             await asyncio.wait({self._task})
 
@@ -172,7 +177,7 @@ class Hub:
 
     async def _run(self) -> None:
         pause = POLL_SECONDS
-        while True:
+        while not self._stopping:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), pause)
             everything = self._everything or not self._wake.is_set()

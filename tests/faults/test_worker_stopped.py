@@ -171,7 +171,7 @@ def test_alone(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> N
             )
             os.kill(pid_of(before), signal.SIGCONT)
             wait_until(
-                lambda: row(database, export)["attempt"] > 1, within=20, what="it is put back"
+                lambda: row(database, export)["attempt"] > 1, within=60, what="it is put back"
             )
             database.open_gate()
             found = ended(database, export)
