@@ -10,8 +10,15 @@ from pathlib import Path
 
 from service.embedded import EmbeddedPostgres
 
-# As the embedded one, but with room for many clients, and with replicas that a commit can wait for.
-SETTINGS = ("max_connections=150", "wal_level=replica", "max_wal_senders=2", "fsync=off")
+# As the embedded one, but with room for many clients, with replicas that a commit can wait for,
+# and slow to write what was committed without waiting for the disk: a crash loses all of that.
+SETTINGS = (
+    "max_connections=150",
+    "wal_level=replica",
+    "max_wal_senders=2",
+    "fsync=off",
+    "wal_writer_delay=10s",
+)
 
 
 class OwnPostgres(EmbeddedPostgres):

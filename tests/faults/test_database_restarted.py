@@ -44,6 +44,10 @@ BACK_SECONDS = 20.0  # until the next attempt has ended, though everybody connec
 TOLD_SECONDS = 10.0  # until a reader has heard of it
 AWAY = (0.0, 0.0, 0.5, 1.5)  # seconds
 LIVE = 2  # connections of a reader that is never cut: the one, and that which is told 204
+GATED_HERE = f"""
+[datasets.gated]
+sql = '''{gated(1_000, 10)}'''
+"""
 ELSEWHERE = f"""
 [sources.main]
 url = "{{url}}"
@@ -162,6 +166,33 @@ def arrived(served: Served, database: Session, export: str) -> Row:
         lambda: grown(served, row(database, export)) > 500_000, within=30, what="bytes arrive"
     )
     return row(database, export)
+
+
+def test_what_was_told_survives_a_crash(
+    server: OwnPostgres, other_url: str, tmp_path: Path
+) -> None:
+    """A number that a reader has is never that of another event, which it would miss."""
+    with ExitStack() as stack:
+        served = stack.enter_context(
+            serving(tmp_path, other_url, config=GATED_HERE, **SETTINGS | {"limits__lease": "60s"})
+        )
+        with session(other_url) as database:
+            database.close_gate()
+            export = start(served, "gated")
+            reader = stack.enter_context(EventReader(served, export))
+            arrived(served, database, export)
+            wait_until(
+                lambda: reader.events and reader.events[-1].name == "progress",
+                within=30,
+                what="progress is told",
+            )
+            server.stop_now("immediate")
+        told = reader.events[-1]
+        server.start_again()
+        with session(other_url) as database:
+            assert log_of(database, export)[(told.id or 0) - 1].name == "progress"
+            assert ended(database, export)["state"] == "succeeded"
+            assert_told([reader], database, export)
 
 
 def test_its_own_tables_alone(
