@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -46,7 +47,8 @@ class Session:
         self.execute("SELECT pg_advisory_unlock_all()")
 
     def end(self) -> None:
-        self._runner.run(self._connection.close())
+        with contextlib.suppress(OSError):  # where the server has gone before
+            self._runner.run(self._connection.close())
         self._runner.close()
 
 

@@ -16,12 +16,11 @@ from service.database import utcnow
 from service.jobs.log import EVENTS, event_data, payload_of
 from service.jobs.model import Record
 
-# As one statement it is one commit and one notification, and that commit waits for no disk: of
-# progress the last quarter of a second may be lost.
+# As one statement it is one commit and one notification. The commit waits for the disk: a number
+# that a reader has been told must not be given to another event after a crash.
 STATEMENT = sa.text("""
     WITH given AS MATERIALIZED (
-        SELECT *, set_config('synchronous_commit', 'off', true)
-        FROM unnest(
+        SELECT * FROM unnest(
             CAST(:ids AS uuid[]), CAST(:attempts AS int[]), CAST(:rows AS bigint[]),
             CAST(:bytes AS bigint[]), CAST(:totals AS bigint[]), CAST(:kinds AS text[]),
             CAST(:row_rates AS float8[]), CAST(:byte_rates AS float8[]), CAST(:etas AS float8[]),
