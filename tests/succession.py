@@ -19,7 +19,7 @@ WORKER_SECONDS = 60
 
 
 class Line:
-    """``served`` is the one that serves; its worker is at work."""
+    """Each serves until it is ended; its worker is at work."""
 
     def __init__(
         self,
@@ -34,31 +34,44 @@ class Line:
         self._folder, self._url, self._database = folder, url, database
         self._config, self._settings = config, settings
         self._stack = stack
-        self.served = self._next()
+        self._served = self._next()
+
+    @property
+    def served(self) -> Served:
+        """The one that serves; a new one where a test has left none behind."""
+        if self._served.process.poll() is not None:
+            self._served = self._next()
+        return self._served
 
     def end(self, number: signal.Signals) -> tuple[int, float]:
         """Send a signal: the exit code, and how many seconds it took."""
         began = time.monotonic()
-        code = self.served.stop(number)
+        code = self._served.stop(number)
         return code, time.monotonic() - began
 
     def next(self) -> Served:
         """Start the next one, where one has ended."""
-        self.served = self._next()
-        return self.served
+        self._served = self._next()
+        return self._served
 
     def worker(self) -> int:
-        """The process id of the worker that the service has started; 0 until it is at work."""
-        children = psutil.Process(self.served.process.pid).children()
+        """The process id of the worker that the service has started."""
+        return self._worker_of(self._served)
+
+    def _worker_of(self, served: Served) -> int:
+        """0 until it is at work."""
+        children = psutil.Process(served.process.pid).children()
         there = [child.pid for child in children if self._database.value(SEEN, child.pid)]
         return there[0] if there else 0
 
     def _next(self) -> Served:
-        self.served = self._stack.enter_context(
+        served = self._stack.enter_context(
             serving(self._folder, self._url, config=self._config, **self._settings)  # type: ignore[arg-type]  # none of them is its "arguments"
         )
-        wait_until(self.worker, within=WORKER_SECONDS, what="its worker is at work")
-        return self.served
+        wait_until(
+            lambda: self._worker_of(served), within=WORKER_SECONDS, what="its worker is at work"
+        )
+        return served
 
 
 @contextmanager
