@@ -9,6 +9,7 @@ The tree::
     │   ├── UnknownColumn            400 unknown_column
     │   ├── Unsupported              400 unsupported: known grammar that is not offered
     │   ├── Forbidden                403 forbidden
+    │   ├── AddressRefused           403 address_refused: a free relay may not go there
     │   ├── NotFound                 404 not_found
     │   ├── NotAcceptable            406 not_acceptable
     │   ├── Conflict                 409 conflict: not in this state
@@ -22,6 +23,13 @@ The tree::
     ├── SourceError                  502 source_error: the source database answered with an error
     │   ├── SourceUnavailable        503 source_unavailable: it cannot be reached
     │   └── DeadlineExceeded         504 deadline_exceeded: max_duration is over
+    ├── UpstreamError                502 upstream_error: what it answered cannot be relayed
+    │   ├── UpstreamUnavailable      502 upstream_unavailable: it cannot be reached, or broke off
+    │   ├── UpstreamTimeout          504 upstream_timeout: it did not connect, answer or go on
+    │   ├── RedirectRefused          502 redirect_refused: it leads where a relay may not follow
+    │   └── BadLine                  502 bad_line: a line is not JSON, or too long
+    ├── TooLarge                     413 too_large: a download is over the relay's limit
+    ├── FileChanged                  503 file_changed: while it was read
     ├── StorageFailed                507 storage_failed: an artifact cannot be written
     │   └── StorageFull              507 storage_full: no room on the disk, or a quota is reached
     ├── Cancelled                    409 cancelled: somebody stopped it
@@ -103,6 +111,12 @@ class Forbidden(RequestError):
     status = 403
     code = "forbidden"
     title = "Not allowed"
+
+
+class AddressRefused(RequestError):
+    status = 403
+    code = "address_refused"
+    title = "A relay may not go to this address"
 
 
 class NotFound(RequestError):
@@ -192,6 +206,50 @@ class DeadlineExceeded(SourceError):
     status = 504
     code = "deadline_exceeded"
     title = "The export took longer than it may"
+
+
+class UpstreamError(TailraceError):
+    status = 502
+    code = "upstream_error"
+    title = "The upstream's answer cannot be relayed"
+
+
+class UpstreamUnavailable(UpstreamError):
+    code = "upstream_unavailable"
+    title = "The upstream cannot be reached, or broke off"
+
+
+class UpstreamTimeout(UpstreamError):
+    status = 504
+    code = "upstream_timeout"
+    title = "The upstream took too long"
+
+
+class RedirectRefused(UpstreamError):
+    code = "redirect_refused"
+    title = "The upstream redirects to where the relay may not follow"
+
+
+class BadLine(UpstreamError):
+    code = "bad_line"
+    title = "A line of the upstream cannot be passed on"
+
+
+class TooLarge(TailraceError):
+    status = 413
+    code = "too_large"
+    title = "The download is larger than the relay may pass on"
+
+
+class FileChanged(TailraceError):
+    status = 503
+    code = "file_changed"
+    title = "The file changed while it was read"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The file was written to or cut while it was read.", headers={"Retry-After": "1"}
+        )
 
 
 class StorageFailed(TailraceError):
