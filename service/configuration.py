@@ -93,6 +93,16 @@ def explain(settings: Settings) -> str:
         f"  {name}: {f'table {dataset.table}' if dataset.table else 'sql'} of {dataset.source}"
         for name, dataset in settings.datasets.items()
     )
+    files = "\n".join(
+        f"  {name}: {root.path}{'' if root.path.is_dir() else ' (not a folder now)'}"
+        for name, root in settings.files.items()
+    )
+    upstreams = "\n".join(
+        f"  {name}: {' '.join(upstream.methods)} {upstream.base_url}"
+        f"{', of it ' + ', '.join(upstream.paths) if upstream.paths else ''}"
+        f"{', sends ' + ', '.join(upstream.headers) if upstream.headers else ''}"
+        for name, upstream in settings.upstreams.items()
+    )
     return f"""\
 configuration: {settings.config_path or "no file"}
 data directory: {settings.data_dir}
@@ -101,12 +111,24 @@ sources:
 {sources}
 datasets:
 {datasets or "  only what the sources expose"}
+files:
+{files or "  none"}
+upstreams:
+{upstreams or "  none"}
+free addresses: {_ports(settings)}
 limits: an export may take {format_duration(limits.max_duration)} and stall \
 {format_duration(limits.stall_timeout)}; artifacts stay {format_duration(limits.artifact_ttl)}, records {format_duration(limits.record_ttl)}
 jobs: {settings.worker.concurrency} at once in each worker, {limits.max_queued} may wait; \
 {limits.max_attempts} attempts, a lease of {format_duration(limits.lease)}; new ones need \
 {limits.min_free_space} bytes of free space
 server: {server.host} port {server.port}, processes: {server.processes}"""
+
+
+def _ports(settings: Settings) -> str:
+    if not settings.relay.allow_urls:
+        return "not relayed"
+    ports = ", ".join(map(str, settings.relay.ports))
+    return f"relayed from public hosts, ports {ports}"
 
 
 def _address(url: str | None) -> str:
@@ -247,14 +269,18 @@ def _variables(name: str) -> Iterator[str]:
 
 
 def _read_secret(draft: _Draft, path: KeyPath, file: Path) -> None:
+    draft.lay(path, _file_secret(draft, path, file), draft.where(path))
+
+
+def _file_secret(draft: _Draft, path: KeyPath, file: Path) -> str:
     try:
         text = file.read_text("utf-8").strip()
     except (OSError, ValueError):
         text = ""
-    draft.lay(path, text, draft.where(path))
     if not text:
         draft.unresolved.add(path)
         draft.wrong(path, f"cannot read {file}, or it is empty", "a file that holds the value")
+    return text
 
 
 def _read_overrides(draft: _Draft, overrides: Mapping[str, Any]) -> None:
@@ -267,11 +293,16 @@ def _read_overrides(draft: _Draft, overrides: Mapping[str, Any]) -> None:
 
 
 def _resolved(draft: _Draft, path: KeyPath, value: Any, environ: Mapping[str, str]) -> Any:
-    """``value`` with each "env:NAME" in it replaced by the variable NAME."""
+    """``value`` with each "env:NAME" in it replaced by the variable NAME.
+
+    In the headers for an upstream, "file:/path" likewise by what the file holds.
+    """
     if isinstance(value, dict):
         return {key: _resolved(draft, (*path, key), inner, environ) for key, inner in value.items()}
     if isinstance(value, list):
         return [_resolved(draft, (*path, str(n)), at, environ) for n, at in enumerate(value)]
+    if isinstance(value, str) and path[2:3] == ("headers",) and value.startswith("file:"):
+        return _file_secret(draft, path, Path(value.removeprefix("file:")))
     reference = _REFERENCE.fullmatch(value) if isinstance(value, str) else None
     if reference is None or environ.get(reference[1]):
         return environ[reference[1]] if reference else value
@@ -313,7 +344,7 @@ def _refused(draft: _Draft, error: ErrorDetails) -> None:
     expected = f"one of {', '.join(choices)}" if choices else expected_at(path)
     message = message.removeprefix("Value error, ").removeprefix("Input ")
     message += _near(error["input"], choices)
-    draft.wrong(path, message, NAME_RULE if is_name else expected)
+    draft.wrong(path, message, NAME_RULE if is_name and not path[2:] else expected)
 
 
 def _unknown(draft: _Draft, path: KeyPath, value: object) -> None:

@@ -26,17 +26,28 @@ from pydantic_core import PydanticCustomError
 from service.values import (
     A_LIST,
     LONGEST_TRANSACTION,
+    AtOnce,
     Attempts,
+    BaseUrl,
     ChunkSize,
     DatabaseUrl,
     DatasetName,
     Expected,
+    Folder,
+    HeaderName,
+    HeaderValue,
+    HostName,
     Lane,
+    Line,
     LogFormat,
     LogLevel,
     Many,
+    Method,
     Origin,
+    PathPrefix,
     Pattern,
+    Port,
+    Retries,
     Seconds,
     Size,
     SourceName,
@@ -49,6 +60,7 @@ from service.values import (
     among,
     default_data_dir,
     parse_list,
+    parse_table,
     spelled,
 )
 
@@ -138,11 +150,94 @@ class LimitSettings(Section):
     lease: Annotated[Seconds, Field(ge=1.0)] = 15.0
     record_ttl: Seconds = 30 * 86_400.0
     chunk_size: ChunkSize = 256 * 1024
+    max_line: Line = 1024**2
     min_free_space: Size = 1024**3
     max_artifact_size: Size = 0
     max_attempts: Attempts = 4
     max_queued: Many = 1_000
     max_queued_per_caller: Many = 200
+
+
+class RootSettings(Section):
+    """A folder whose files are offered; ``precompressed`` serves ``name.zst`` and ``name.gz``
+    in place of ``name`` to clients that accept the coding.
+    """
+
+    path: Folder
+    hidden: bool = False
+    listing: bool = True
+    precompressed: bool = False
+    max_downloads: AtOnce = 256
+
+
+class RelaySection(Section):
+    """How long a relay waits for its upstream, in seconds, and how much it passes on, in bytes.
+
+    ``max_size`` 0 is no limit of ours. ``unframed`` passes on bodies that end when the upstream
+    closes the connection, of which nobody can tell whether they are whole.
+    """
+
+    connect_timeout: Seconds = 5.0
+    first_byte_timeout: Seconds = 30.0
+    stall_timeout: Seconds = 30.0
+    max_duration: Annotated[Seconds, Field(le=LONGEST_TRANSACTION)] = 4 * 3_600.0
+    max_size: Size = 0
+    max_connections: AtOnce = 64
+    retries: Retries = 3
+    unframed: bool = False
+    ca_file: Annotated[
+        Path | None, BeforeValidator(absolute), Expected("a file of certificates in PEM")
+    ] = None
+
+
+class UpstreamSettings(RelaySection):
+    """Another service whose downloads are relayed. ``headers`` are sent to it alone.
+
+    ``forward`` names headers of the client that it gets beside those of every download;
+    ``redirects`` the hosts to which it may lead on.
+    """
+
+    base_url: BaseUrl
+    paths: Annotated[
+        tuple[PathPrefix, ...],
+        BeforeValidator(parse_list),
+        Expected('a list such as ["daily/", "weekly/"]'),
+    ] = ()
+    methods: Annotated[
+        tuple[Method, ...],
+        BeforeValidator(parse_list),
+        Field(min_length=1),
+        Expected('["GET", "HEAD"] or one of them'),
+    ] = ("GET", "HEAD")
+    headers: Annotated[
+        Mapping[HeaderName, HeaderValue],
+        BeforeValidator(parse_table),
+        Field(repr=False),
+        Expected('a table such as { Authorization = "env:ARCHIVE_AUTHORIZATION" }'),
+    ] = Field(default_factory=dict, repr=False)
+    forward: Annotated[
+        tuple[HeaderName, ...],
+        BeforeValidator(parse_list),
+        Expected('a list such as ["X-Tenant"]'),
+    ] = ()
+    redirects: Annotated[
+        tuple[HostName, ...],
+        BeforeValidator(parse_list),
+        Expected('a list such as ["cdn.example"]'),
+    ] = ()
+    http2: bool = False
+
+
+class RelaySettings(RelaySection):
+    """Free addresses, ``/v1/relay?url=…``: whether they are relayed, and to which ports."""
+
+    allow_urls: bool = False
+    ports: Annotated[
+        tuple[Port, ...],
+        BeforeValidator(parse_list),
+        Field(min_length=1),
+        Expected("a list such as [80, 443]"),
+    ] = (80, 443)
 
 
 class WorkerSettings(Section):
@@ -189,6 +284,9 @@ class Settings(Section):
     sources: Mapping[SourceName, SourceSettings] = Field(default={}, validate_default=True)
     datasets: Mapping[DatasetName, DatasetSettings] = Field(default_factory=dict)
     limits: LimitSettings = Field(default_factory=LimitSettings)
+    files: Mapping[SourceName, RootSettings] = Field(default_factory=dict)
+    upstreams: Mapping[SourceName, UpstreamSettings] = Field(default_factory=dict)
+    relay: RelaySettings = Field(default_factory=RelaySettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
     log: LogSettings = Field(default_factory=LogSettings)
