@@ -178,8 +178,8 @@ class IteratorStream:
             StreamEnded(
                 **self._told,
                 outcome=outcome.value,
-                rows=receipt.rows,
-                bytes=receipt.bytes,
+                rows=receipt.rows or 0,
+                bytes=receipt.bytes or 0,
                 seconds=time.monotonic() - self._started,
                 error=error.detail if error else None,
             )

@@ -72,7 +72,7 @@ def _about(request: Request, record: Record, asked: Representation) -> dict[str,
     return {
         "Content-Type": asked.media_type,
         "Content-Disposition": content_disposition(
-            record.filename or asked.filename(record.dataset)
+            record.filename or asked.filename(record.subject)
         ),
         "Cache-Control": "private, no-cache, no-transform",
         "X-Content-Type-Options": "nosniff",

@@ -23,6 +23,7 @@ from service.export.encode import FORMATS
 from service.grammar.query import RowsQuery, parse_query
 from service.jobs.direct import CountOnly, DirectStream
 from service.jobs.model import Kind, Record
+from service.jobs.telling import Telling
 from service.preferences import preferred_count
 from service.representation import (
     PARAMETERS,
@@ -92,14 +93,13 @@ async def read_rows(request: Request, dataset: str) -> Response:
             **_total(found, query),
         )
         changed = partial(service.catalog.forget, found.source)
-        stream = DirectStream(
-            export, record, service.recorder, service.observe, created, changed, query
-        )
+        telling = Telling(record, service.recorder, service.observe, created)
+        stream = DirectStream(export, telling, changed, query)
     response = StreamResponse(
         stream, service.active, headers=headers, max_duration=limits.max_duration
     )
     if isinstance(stream, DirectStream):
-        stream.break_off = response.break_off
+        stream.telling.break_off = response.break_off
     return response
 
 

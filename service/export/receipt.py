@@ -54,19 +54,20 @@ class SnapshotMark:
 class Receipt:
     """``bytes`` and ``sha256`` describe the file that the client saves.
 
-    The ``encoded_`` ones are of the wire, where a Content-Encoding makes it differ. Durations
-    are seconds.
+    The ``encoded_`` ones are of the wire, where a Content-Encoding makes it differ; a relay does
+    not decode, so of what comes encoded it knows those alone. ``download`` is what is told of
+    files and relays beside that. Durations are seconds.
     """
 
     export_id: str
     outcome: Outcome
-    rows: int
-    bytes: int
-    sha256: str
+    rows: int | None
+    bytes: int | None
+    sha256: str | None
     encoded_bytes: int | None
     encoded_sha256: str | None
-    format: str
-    compression: str
+    format: str | None
+    compression: str | None
     query_sha256: str
     snapshot: SnapshotMark | None
     started_at: datetime
@@ -74,6 +75,7 @@ class Receipt:
     db_seconds_held: float
     next_cursor: str | None = None
     cancel: dict[str, Any] | None = None
+    download: dict[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON, times as RFC 3339 in UTC."""
@@ -95,6 +97,7 @@ class Receipt:
             "finished_at": rfc3339(self.finished_at),
             "db_seconds_held": round(self.db_seconds_held, 6),
             "cancel": self.cancel,
+            **({} if self.download is None else {"download": self.download}),
         }
 
 

@@ -125,7 +125,7 @@ class Attempt:
 
     async def run(self) -> None:
         """Make the artifact and say how it ended, as far as this attempt still counts."""
-        self._tools.observe(JobStarted(self.record.id, self.record.dataset, self.record.attempt))
+        self._tools.observe(JobStarted(self.record.id, self.record.subject, self.record.attempt))
         await asyncio.wait({self._making})
         error = self._failure()
         made = await self._concluded(error)
@@ -239,7 +239,7 @@ class Attempt:
         self._tools.observe(
             JobEnded(
                 export_id=record.id,
-                dataset=record.dataset,
+                dataset=record.subject,
                 attempt=self.record.attempt,
                 state=made.state.value if made else "lost",
                 rows=record.rows,

@@ -52,18 +52,19 @@ class Record:
 
     ``attempt`` is the one that counts: of a queued export the next, else the last. Rates are
     smoothed and per second. ``event_seq`` is the number of the last event, None where the record
-    has never been in the table.
+    has never been in the table. Files and relays have a ``source`` and no dataset, lane, format,
+    compression and profile; ``total_bytes`` is known of them alone.
     """
 
     id: str
     kind: Kind
     owner: str
-    dataset: str
+    dataset: str | None
     source: str
-    lane: str
-    format: str
-    compression: str
-    profile: str
+    lane: str | None
+    format: str | None
+    compression: str | None
+    profile: str | None
     request: dict[str, Any]
     created_at: datetime
     state: State = State.RUNNING
@@ -76,6 +77,7 @@ class Record:
     bytes: int = 0
     total_rows: int | None = None
     total_kind: str = "unknown"
+    total_bytes: int | None = None
     filename: str | None = None
     fingerprint: str | None = None
     priority: int | None = None
@@ -94,6 +96,11 @@ class Record:
     error: dict[str, Any] | None = None
     receipt: dict[str, Any] | None = field(default=None, repr=False)
 
+    @property
+    def subject(self) -> str:
+        """What it is of: a dataset, or the root or upstream of a download."""
+        return self.dataset or self.source
+
     def finished(
         self,
         receipt: dict[str, Any],
@@ -107,8 +114,8 @@ class Record:
             state=STATE_OF[outcome],
             finished_at=finished_at,
             heartbeat_at=finished_at,
-            rows=receipt["rows"],
-            bytes=receipt["bytes"],
+            rows=receipt["rows"] or 0,
+            bytes=receipt["encoded_bytes" if receipt["bytes"] is None else "bytes"],
             error=error,
             receipt=receipt,
             cancel=receipt.get("cancel"),
@@ -138,6 +145,7 @@ def body(record: Record, now: datetime) -> dict[str, Any]:
         "kind": record.kind.value,
         "owner": record.owner,
         "dataset": record.dataset,
+        "source": record.source,
         "format": record.format,
         "compression": record.compression,
         "profile": record.profile,
@@ -185,17 +193,28 @@ def progress(record: Record, now: datetime) -> dict[str, Any]:
         "bytes": record.bytes,
         "total_rows": total,
         "total_kind": "exact" if done else record.total_kind,
-        "fraction": 1.0 if done else min(record.rows / total, 1.0) if total else None,
+        "total_bytes": record.bytes if done else record.total_bytes,
+        "fraction": 1.0 if done else _fraction(record),
         "rows_per_s": rows_rate,
         "bytes_per_s": bytes_rate,
-        "eta_s": None if ended else _left(record, total, rows_rate),
+        "eta_s": None if ended else _left(record, rows_rate, bytes_rate),
     }
 
 
-def _left(record: Record, total: int | None, rate: float | None) -> float | None:
+def _fraction(record: Record) -> float | None:
+    if record.total_bytes is not None:
+        return min(record.bytes / record.total_bytes, 1.0) if record.total_bytes else None
+    return min(record.rows / record.total_rows, 1.0) if record.total_rows else None
+
+
+def _left(record: Record, rows_rate: float | None, bytes_rate: float | None) -> float | None:
     if record.kind is Kind.JOB:
         return record.eta_s
-    return max(total - record.rows, 0) / rate if rate and total is not None else None
+    if record.total_bytes is not None:
+        return max(record.total_bytes - record.bytes, 0) / bytes_rate if bytes_rate else None
+    if record.total_rows is None:
+        return None
+    return max(record.total_rows - record.rows, 0) / rows_rate if rows_rate else None
 
 
 def _seconds(record: Record, now: datetime) -> float:

@@ -59,6 +59,9 @@ exports = Table(
     Column("bytes", BigInteger, comment="Bytes written so far, of the file that a client saves."),
     Column("total_rows", BigInteger, comment="Rows expected; total_kind says how sure that is."),
     Column("total_kind", Text, comment="exact, estimate or unknown."),
+    Column(
+        "total_bytes", BigInteger, comment="Bytes expected of a file or relay; NULL if unknown."
+    ),
     Column("filename", Text, comment="Name of the saved file, where one was asked for."),
     Column("fingerprint", Text, comment="Digest of owner and request: equal ones may share a job."),
     Column("priority", Integer, comment="Higher ones run first: what is small goes before large."),
