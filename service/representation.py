@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -84,13 +84,19 @@ def negotiate_format(suffix: str | None, accept: str) -> Format:
     return best
 
 
-def negotiate_encoding(accept_encoding: str) -> str | None:
-    """The coding of the transfer that the client likes best, None for none at all."""
+def negotiate_encoding(
+    accept_encoding: str, offered: Collection[str] = tuple(COMPRESSIONS)
+) -> str | None:
+    """The coding of those ``offered`` that the client likes best (RFC 9110, section 12.5.3).
+
+    None for none at all; of two that it likes alike, the first of COMPRESSIONS.
+    """
     weights = dict(_weighted(accept_encoding))
     rest = weights.get("*", 0.0)
-    liked = {coding: weights.get(coding, rest) for coding in COMPRESSIONS}
-    best = max(liked, key=lambda coding: liked[coding])
-    return best if liked[best] > 0 and liked[best] >= weights.get("identity", 0.0) else None
+    liked = {coding: weights.get(coding, rest) for coding in COMPRESSIONS if coding in offered}
+    best = max(liked, key=lambda coding: liked[coding], default="identity")
+    weight = liked.get(best, 0.0)
+    return best if weight > 0 and weight >= weights.get("identity", 0.0) else None
 
 
 def parse_representation(
@@ -119,7 +125,7 @@ def parse_representation(
         delimiter=_delimiter(given.get("delimiter", ",")),
         header=_switch(given, "header", "1"),
         end=_switch(given, "end", "0"),
-        chunk_size=_chunk_size(given.get("chunk_size"), chunk_size),
+        chunk_size=parse_chunk_size(given.get("chunk_size"), chunk_size),
     )
 
 
@@ -194,7 +200,8 @@ def _shown() -> str:
     return " ".join(sorted(DELIMITERS - {"\t", " "}))
 
 
-def _chunk_size(text: str | None, default: int) -> int:
+def parse_chunk_size(text: str | None, default: int) -> int:
+    """Bytes a chunk, ``default`` where none is given. Raises InvalidParameter."""
     if text is None:
         return default
     digits = DIGITS.match(text)

@@ -13,6 +13,7 @@ from service.access import ANONYMOUS, Caller
 from service.artifacts.folder import ArtifactFolder
 from service.catalog import Catalog
 from service.databases.source import Source
+from service.download.upstreams import Upstreams
 from service.errors import TailraceError
 from service.grammar.cursor import Cursors
 from service.jobs.content import Shelf
@@ -34,6 +35,7 @@ class Service:
     settings: Settings
     engine: AsyncEngine
     sources: dict[str, Source]
+    upstreams: Upstreams
     catalog: Catalog
     recorder: Recorder
     cursors: Cursors
@@ -71,6 +73,7 @@ class Service:
         await self.hub.stop()
         await self.recorder.stop()
         await asyncio.gather(*(source.close() for source in self.sources.values()))
+        await self.upstreams.close()
         await self.engine.dispose()
 
 

@@ -139,6 +139,9 @@ def configure_logging(settings: LogSettings) -> None:
     logging.captureWarnings(capture=True)
     # It tells every look at the schema's version, which readiness takes all the time.
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    # They tell every address and every header that is sent to an upstream, with its secrets.
+    for client in ("httpx2", "httpcore2", "h2", "hpack"):
+        logging.getLogger(client).setLevel(logging.WARNING)
 
 
 def _renderer(settings: LogSettings) -> Any:

@@ -1,0 +1,189 @@
+"""GET /v1/relay/{upstream}/{path} and /v1/relay?url=…: downloads of other services, passed on."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import orjson
+import uuid_utils.compat as uuid_utils
+from fastapi import Request
+from starlette.responses import Response
+
+from service.access import Action, Common, authorize
+from service.api.addresses import base_of, quoted
+from service.api.json import stable_json
+from service.api.openapi import NOT_MODIFIED, answers
+from service.api.openapi_relays import FREE_PARAMETERS, RELAY_PARAMETERS, RELAY_RESPONSES
+from service.api.query_string import query_parameters
+from service.api.router import Router
+from service.database import utcnow
+from service.download.forwarding import query_without, request_fields
+from service.download.relay import Manner, RelayStream
+from service.download.upstream import Asked, Upstream
+from service.errors import Forbidden, NotFound
+from service.grammar.scanner import mistake
+from service.jobs.model import Kind, Record
+from service.jobs.telling import Telling
+from service.representation import parse_chunk_size
+from service.runtime import caller_of, service_of
+from service.streaming import StreamResponse
+
+router = Router(tags=["downloads"])
+
+OWN = frozenset({"chunk_size", "lines", "on_bad_line"})
+PREFIX_SEGMENTS = 4  # of "/v1/relay/{upstream}/"
+
+
+@router.get(
+    "/v1/upstreams",
+    summary="The upstreams whose downloads are relayed",
+    responses=answers(
+        "Every upstream, by name.",
+        {"upstreams": [{"name": "archive", "methods": ["GET", "HEAD"], "paths": ["daily/"]}]},
+    )
+    | NOT_MODIFIED,
+)
+async def list_upstreams(request: Request) -> Response:
+    """Their names, and which paths may be asked for: none means all. Addresses are not told."""
+    service = service_of(request)
+    authorize(caller_of(request), Action.READ, Common())
+    base = base_of(request)
+    found = [
+        {
+            "name": name,
+            "methods": list(settings.methods),
+            "paths": list(settings.paths),
+            "links": {"relay": f"{base}/v1/relay/{quoted(name)}/"},
+        }
+        for name, settings in service.settings.upstreams.items()
+    ]
+    return stable_json(request, {"upstreams": found, "free": service.settings.relay.allow_urls})
+
+
+@router.get(
+    "/v1/relay/{upstream}/{path:path}",
+    summary="A download of a configured upstream",
+    responses=RELAY_RESPONSES,
+    response_class=Response,
+    openapi_extra={"parameters": RELAY_PARAMETERS},
+)
+async def relay(request: Request, upstream: str, path: str) -> Response:
+    """Passes on its status, head and bytes as they come; parts and conditions pass, too."""
+    authorize(caller_of(request), Action.READ, Common())
+    found = service_of(request).upstreams.configured.get(upstream)
+    if found is None:
+        raise NotFound(f"There is no upstream {upstream!r}.")
+    route, through = found
+    manner = _manner(request)
+    fields = _fields(request, manner, route.settings.forward)
+    query = query_without(request.scope["query_string"].decode("latin-1"), OWN)
+    asked = route.asked(request.method, _raw_path(request, path), query, fields)
+    return _response(request, through, asked, manner, {"upstream": upstream, "path": path})
+
+
+@router.get(
+    "/v1/relay",
+    summary="A download of any public address",
+    responses=RELAY_RESPONSES,
+    response_class=Response,
+    openapi_extra={"parameters": FREE_PARAMETERS},
+)
+async def relay_url(request: Request) -> Response:
+    """Only where the configuration allows it, and only from public addresses, at every hop."""
+    authorize(caller_of(request), Action.READ, Common())
+    free = service_of(request).upstreams.free
+    if free is None:
+        raise Forbidden("Free addresses are not relayed here: the setting relay.allow_urls is off.")
+    parameters = query_parameters(request)
+    urls = [text for name, text in parameters if name == "url"]
+    unknown = [name for name, _ in parameters if name not in OWN | {"url"}]
+    if unknown:
+        # Most likely a part of the URL, whose "&" has not been encoded.
+        raise mistake(unknown[0], "this is no parameter; is the URL percent-encoded?", 1)
+    if len(urls) != 1:
+        raise mistake("url", "exactly one address is needed", 1)
+    route, through = free
+    manner = _manner(request)
+    asked = route.asked(request.method, urls[0], _fields(request, manner, ()))
+    shown = asked.url.partition("?")[0]  # a query may hold a signature
+    return _response(request, through, asked, manner, {"url": shown})
+
+
+def _response(
+    request: Request, upstream: Upstream, asked: Asked, manner: Manner, shown: dict[str, Any]
+) -> Response:
+    service, export_id = service_of(request), str(uuid_utils.uuid7())
+    wanted = {name: text for name, text in asked.fields if name == "range"}
+    record = Record(
+        id=export_id,
+        kind=Kind.RELAY,
+        owner=caller_of(request).subject,
+        dataset=None,
+        source=upstream.name,
+        lane=None,
+        format="ndjson" if manner.lines else None,
+        compression=None,
+        profile=None,
+        request=shown | wanted,
+        created_at=utcnow(),
+    )
+    receipt = f"{base_of(request)}/v1/exports/{export_id}/receipt"
+    stream = RelayStream(
+        upstream,
+        asked,
+        manner,
+        Telling(record, service.recorder, service.observe, time.monotonic()),
+        path=shown.get("path") or unquote(urlsplit(asked.url).path),
+        announced={"X-Export-Id": export_id, "Link": f'<{receipt}>; rel="receipt"'},
+        query_sha256=hashlib.sha256(orjson.dumps([asked.method, asked.url, wanted])).hexdigest(),
+    )
+    response = StreamResponse(
+        stream,
+        service.active,
+        headers={"Cache-Control": "private, no-cache"},
+        max_duration=min(upstream.limits.max_duration, service.settings.limits.max_duration),
+    )
+    stream.telling.break_off = response.break_off
+    return response
+
+
+def _manner(request: Request) -> Manner:
+    given: dict[str, str] = {}
+    for name, text in query_parameters(request):
+        if name in OWN and name in given:
+            raise mistake(name, "is given more than once, again", 1)
+        given[name] = text
+    lines = _one_of(given, "lines", ("0", "1")) == "1"
+    if "on_bad_line" in given and not lines:
+        raise mistake("on_bad_line", "this is for lines=1,", 1)
+    size = given.get("chunk_size")
+    return Manner(
+        chunk_size=None if size is None else parse_chunk_size(size, 0),
+        lines=lines,
+        skip=_one_of(given, "on_bad_line", ("fail", "skip")) == "skip",
+        max_line=service_of(request).settings.limits.max_line,
+    )
+
+
+def _one_of(given: dict[str, str], name: str, offered: tuple[str, ...]) -> str:
+    value = given.get(name, offered[0])
+    if value not in offered:
+        raise mistake(name, f"{value!r} is not one of {', '.join(offered)},", 1)
+    return value
+
+
+def _fields(request: Request, manner: Manner, extra: tuple[str, ...]) -> list[tuple[str, str]]:
+    return request_fields(request.headers.items(), lines=manner.lines, extra=extra)
+
+
+def _raw_path(request: Request, path: str) -> str:
+    """``path`` as it stood in the request line, where an encoded slash is none."""
+    prefix = request.scope.get("root_path", "").count("/") + PREFIX_SEGMENTS
+    raw = "/".join(request.scope["raw_path"].decode("ascii").split("/")[prefix:])
+    if unquote(raw) != path:
+        # An encoded slash before it: what was routed is not what would be asked for.
+        raise NotFound("There is nothing that may be relayed at this path.")
+    return raw

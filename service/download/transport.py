@@ -1,0 +1,106 @@
+"""httpx2's transport over our connections, with bodies of a known length taken past h11.
+
+h11 copies every block three times, which is half of a relay's work. What it has to know of a body
+of known length is how many bytes are left, and that it gets from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any, cast
+
+import h11
+import httpcore2
+import httpx2
+from httpx2._transports.default import map_httpcore_exceptions
+
+from service.download.network import Backend
+
+KEPT_IDLE = 20  # connections
+KEPT_IDLE_SECONDS = 15.0  # most servers close theirs after 60 s or more
+
+
+class Transport(httpx2.AsyncHTTPTransport):
+    """One pool of connections, which ``backend`` makes; no proxies, nothing from the environment.
+
+    ``ca_file`` holds the certificates to trust instead of those of certifi.
+    """
+
+    def __init__(
+        self, backend: Backend, *, max_connections: int, http2: bool, ca_file: Path | None
+    ) -> None:
+        # Not super().__init__(), which has no way to hand a backend on.
+        self._pool = httpcore2.AsyncConnectionPool(
+            ssl_context=httpx2.create_ssl_context(
+                verify=str(ca_file) if ca_file else True, trust_env=False
+            ),
+            max_connections=max_connections,
+            max_keepalive_connections=min(KEPT_IDLE, max_connections),
+            keepalive_expiry=KEPT_IDLE_SECONDS,
+            http2=http2,
+            network_backend=backend,
+        )
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        response = await super().handle_async_request(request)
+        # The stream of httpx2 has that of httpcore2's pool, and that has that of the connection.
+        pooled = getattr(response.stream, "_httpcore_stream", None)
+        connection = getattr(getattr(pooled, "_stream", None), "_connection", None)
+        if pooled is not None and _knows_length(connection):
+            response.stream = Body(pooled, connection)
+        return response
+
+
+def _knows_length(connection: Any) -> bool:
+    """Whether it is HTTP/1.1 with a Content-Length, and h11 counts as this module expects it."""
+    reader = getattr(getattr(connection, "_h11_state", None), "_reader", None)
+    return type(reader).__name__ == "ContentLengthReader" and hasattr(reader, "_remaining")
+
+
+class Body(httpx2.AsyncByteStream):
+    """A body of known length: what came with the head by h11, the rest straight from the network.
+
+    Raises httpx2.RemoteProtocolError where it ends early.
+    """
+
+    def __init__(self, pooled: AsyncIterable[bytes], connection: Any) -> None:
+        self._pooled = cast(Any, pooled)
+        self._h11: h11.Connection = connection._h11_state  # noqa: SLF001 - see above
+        self._network: httpcore2.AsyncNetworkStream = connection._network_stream  # noqa: SLF001
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        with map_httpcore_exceptions():
+            async with aclosing(self._blocks()) as blocks:
+                async for block in blocks:
+                    yield block
+
+    async def aclose(self) -> None:
+        with map_httpcore_exceptions():
+            await self._pooled.aclose()
+
+    async def _blocks(self) -> AsyncGenerator[bytes, None]:
+        while isinstance(event := self._h11.next_event(), h11.Data):
+            yield bytes(event.data)
+        reader: Any = self._h11._reader  # noqa: SLF001
+        while event is h11.NEED_DATA:
+            block = await self._network.read(0)
+            if not block or len(block) > reader._remaining:  # noqa: SLF001
+                # The end is h11's to judge, and to keep what came behind it.
+                self._h11.receive_data(block)
+                event = self._next()
+                if isinstance(event, h11.Data):
+                    yield bytes(event.data)
+                    event = self._next()
+                continue
+            reader._remaining -= len(block)  # noqa: SLF001
+            yield block
+            if not reader._remaining:  # noqa: SLF001
+                event = self._next()
+
+    def _next(self) -> Any:
+        try:
+            return self._h11.next_event()
+        except h11.RemoteProtocolError as error:
+            raise httpcore2.RemoteProtocolError(str(error)) from error
