@@ -49,7 +49,29 @@ production:
 
 NCHAN_MODULE = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")  # where Debian puts it
 NCHAN = """
-load_module {module};
+    server {{
+        listen 127.0.0.1:{port} backlog=2048;
+        location = /events {{ nchan_subscriber eventsource; nchan_channel_id bench; }}
+        location = /publish {{ nchan_publisher http; nchan_channel_id bench; }}
+    }}
+"""
+FILES = """
+    sendfile on;
+    tcp_nopush on;
+    server {{ listen 127.0.0.1:{port}; root {folder}; }}
+"""
+PROXY = """
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{
+            proxy_pass {upstream};
+            proxy_http_version 1.1;
+            proxy_max_temp_file_size 0;
+        }}
+    }}
+"""
+NGINX = """
+{modules}
 daemon off;
 {user}
 worker_processes 1;
@@ -63,11 +85,7 @@ http {{
     fastcgi_temp_path {home}/fastcgi;
     uwsgi_temp_path {home}/uwsgi;
     scgi_temp_path {home}/scgi;
-    server {{
-        listen 127.0.0.1:{port} backlog=2048;
-        location = /events {{ nchan_subscriber eventsource; nchan_channel_id bench; }}
-        location = /publish {{ nchan_publisher http; nchan_channel_id bench; }}
-    }}
+    {servers}
 }}
 """
 
@@ -112,21 +130,48 @@ def datasette(bench: Bench, file: Path) -> Iterator[str]:
 @contextmanager
 def nchan(bench: Bench) -> Iterator[Nchan]:
     """nginx with the module nchan, one worker process."""
-    program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    if program is None or not NCHAN_MODULE.exists():
-        raise Unavailable("nginx or its module nchan is not installed")
-    home = bench.folder / "nchan"
-    home.mkdir(exist_ok=True)
+    if not NCHAN_MODULE.exists():
+        raise Unavailable("nginx's module nchan is not installed")
     port = _free_port()
-    # As root, the worker would else be an account that cannot enter this folder.
-    user = "user root;" if os.geteuid() == 0 else ""
-    text = NCHAN.format(module=NCHAN_MODULE, home=home, port=port, user=user)
-    (home / "nginx.conf").write_text(text)
-    arguments = (program, "-p", home, "-e", "stderr", "-c", home / "nginx.conf")
-    with _started(arguments, port, home, {}) as process:
+    module = f"load_module {NCHAN_MODULE};"
+    with _nginx(bench, "nchan", port, NCHAN.format(port=port), module) as process:
         master = psutil.Process(process.pid)
         wait_until(master.children, within=START_SECONDS, what="nginx has its worker")
         yield Nchan(f"http://127.0.0.1:{port}", master.children()[0].pid)
+
+
+@contextmanager
+def file_server(bench: Bench, folder: Path) -> Iterator[str]:
+    """nginx that sends the files of ``folder`` with sendfile, one worker process."""
+    port = _free_port()
+    with _nginx(bench, "nginx-files", port, FILES.format(port=port, folder=folder)):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def proxy(bench: Bench, upstream: str) -> Iterator[str]:
+    """nginx that passes everything on to ``upstream``, buffered in memory alone."""
+    port = _free_port()
+    with _nginx(bench, "nginx-proxy", port, PROXY.format(port=port, upstream=upstream)):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def _nginx(
+    bench: Bench, name: str, port: int, servers: str, modules: str = ""
+) -> Iterator[subprocess.Popen[bytes]]:
+    program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if program is None:
+        raise Unavailable("nginx is not installed")
+    home = bench.folder / name
+    home.mkdir(exist_ok=True)
+    # As root, the worker would else be an account that cannot enter this folder.
+    user = "user root;" if os.geteuid() == 0 else ""
+    text = NGINX.format(modules=modules, user=user, home=home, servers=servers)
+    (home / "nginx.conf").write_text(text)
+    arguments = (program, "-p", home, "-e", "stderr", "-c", home / "nginx.conf")
+    with _started(arguments, port, home, {}) as process:
+        yield process
 
 
 @contextmanager

@@ -96,6 +96,12 @@ def percentile(values: Sequence[float], share: int) -> float:
     return statistics.quantiles(values, n=100, method="inclusive")[share - 1]
 
 
+def percentiles(seconds: Sequence[float]) -> str:
+    """The middle of delays and the worst hundredth, for people."""
+    p50, p99 = (percentile(seconds, share) * 1000 for share in (50, 99))
+    return f"p50 {p50:.1f} ms, p99 {p99:.1f} ms"
+
+
 def first_byte(url: str, runs: int) -> float:
     """The median of curl's time to the first byte of ``url``, in seconds."""
     ask = ["curl", "-sS", "-f", "-o", "/dev/null", "-m", "60", "-w", "%{time_starttransfer}", url]

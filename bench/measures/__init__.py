@@ -8,6 +8,7 @@ from types import MappingProxyType
 from bench.measures.beside import beside_an_export
 from bench.measures.copy_lane import beginning, compression, direct, memory
 from bench.measures.crowd import crowd
+from bench.measures.downloads import downloads
 from bench.measures.events import events
 from bench.measures.jobs import followers, job_against_direct, job_beginning
 from bench.measures.rows_lane import rows_lane
@@ -35,6 +36,7 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
         "jobs first byte": job_beginning,
         "jobs followers": followers,
         "jobs crowd": crowd,
+        "downloads": downloads,
         "events": events,
         "events beside an export": beside_an_export,
     }

@@ -12,7 +12,7 @@ from bench.result import Measured, Row
 from bench.service_under_test import Bench
 from bench.subscribers import audience
 from bench.tables import FLIGHTS3
-from bench.timing import SLOW_RUNS, curl, percentile
+from bench.timing import SLOW_RUNS, curl, percentile, percentiles
 
 EVENTS, EVERY = 40, 0.25  # as often as a job tells at most: a percentile wants many
 IDLE = "nothing else"
@@ -60,9 +60,4 @@ def _listen(
 
 def _row(what: str, ours: list[float], idle: list[float], target: float | None) -> Row:
     value = percentile(ours, 99) * 1000
-    return Row(what, _told(ours), f"{IDLE}: {_told(idle)}", value, target)
-
-
-def _told(seconds: list[float]) -> str:
-    p50, p99 = (percentile(seconds, share) * 1000 for share in (50, 99))
-    return f"p50 {p50:.1f} ms, p99 {p99:.1f} ms"
+    return Row(what, percentiles(ours), f"{IDLE}: {percentiles(idle)}", value, target)
