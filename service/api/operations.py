@@ -87,6 +87,10 @@ async def status(request: Request) -> Response:
             "queue": await _jobs(service),
             "artifacts": await asyncio.to_thread(_artifacts, service),
             "sources": sources,
+            "upstreams": {
+                name: {"slots": {"total": slots.total, "taken": slots.taken}}
+                for name, slots in service.upstreams.slots().items()
+            },
             "datasets_unusable": service.catalog.problems,
             "limits": limits.model_dump(),
         }

@@ -14,6 +14,7 @@ from service.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
+from service.observe import Observer, UpstreamFailed
 
 FIRST_PAUSE = 0.1  # seconds before the first try to go on; each further one waits twice as long
 LONGEST_PAUSE = 5.0
@@ -27,9 +28,10 @@ class Download:
     asked for, at most ``retries`` times in all. ``received`` counts the bytes of the body.
     """
 
-    def __init__(self, upstream: Upstream, asked: Asked) -> None:
+    def __init__(self, upstream: Upstream, asked: Asked, observe: Observer) -> None:
         self.received = 0
         self.reconnects = 0
+        self._observe = observe
         self._upstream = upstream
         self._limits = upstream.limits
         self._asked = asked
@@ -53,14 +55,21 @@ class Download:
         await self._upstream.slots.acquire()
         self._slot = True
         seconds, name = self._limits.first_byte_timeout, self._upstream.name
-        async with within(seconds, f"{name} sent no first byte within {seconds:g} s."):
-            self._now = self._head = head = await ask(self._upstream, self._asked)
-            if not head.has_body:
-                self._primed.append(None)
-                return
-            self._require_acceptable(head)
-            self._expected = head.length
-            self._primed.append(await head.read())
+        try:
+            async with within(seconds, f"{name} sent no first byte within {seconds:g} s."):
+                await self._begin()
+        except UpstreamError as error:
+            self._tell(error)
+            raise
+
+    async def _begin(self) -> None:
+        self._now = self._head = head = await ask(self._upstream, self._asked)
+        if not head.has_body:
+            self._primed.append(None)
+            return
+        self._require_acceptable(head)
+        self._expected = head.length
+        self._primed.append(await head.read())
 
     async def read(self) -> bytes | None:
         """The next block, None behind the last. Raises what made the body end early, TooLarge."""
@@ -84,8 +93,14 @@ class Download:
             try:
                 return await self._next()
             except UpstreamError as error:
+                self._tell(error)
                 await self._go_on(error)
         return None
+
+    def _tell(self, error: UpstreamError) -> None:
+        cause = error.__cause__
+        why = f"{error.detail} {type(cause).__name__}: {cause}" if cause else error.detail
+        self._observe(UpstreamFailed(self._upstream.name, error.code, why))
 
     async def _next(self) -> bytes | None:
         assert self._now is not None  # noqa: S101 - it is read only once it is open
@@ -107,6 +122,7 @@ class Download:
             try:
                 self._now = await self._rest()
             except (UpstreamUnavailable, UpstreamTimeout) as again:
+                self._tell(again)
                 error = again
                 continue
             if self._now.status < SERVER_ERROR:

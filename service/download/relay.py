@@ -67,7 +67,7 @@ class RelayStream:
         self._path = path
         self._announced = announced
         self._query_sha256 = query_sha256
-        self._download = Download(upstream, asked)
+        self._download = Download(upstream, asked, telling.observe)
         self._lines = JsonLines(manner.max_line, skip=manner.skip) if manner.lines else None
         self._chunker = Chunker(manner.chunk_size) if manner.chunk_size else None
         self._meter = ThreadMeter()

@@ -6,6 +6,7 @@ of known length is how many bytes are left, and that it gets from here.
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
@@ -22,20 +23,23 @@ KEPT_IDLE = 20  # connections
 KEPT_IDLE_SECONDS = 15.0  # most servers close theirs after 60 s or more
 
 
-class Transport(httpx2.AsyncHTTPTransport):
-    """One pool of connections, which ``backend`` makes; no proxies, nothing from the environment.
+def trusting(ca_file: Path | None) -> ssl.SSLContext:
+    """Trusts the certificates of ``ca_file``, or else those of certifi.
 
-    ``ca_file`` holds the certificates to trust instead of those of certifi.
+    Reading certifi's takes some 30 ms and 3 MB. Raises OSError.
     """
+    return httpx2.create_ssl_context(verify=str(ca_file) if ca_file else True, trust_env=False)
+
+
+class Transport(httpx2.AsyncHTTPTransport):
+    """One pool of connections, which ``backend`` makes; no proxies, nothing from the environment."""
 
     def __init__(
-        self, backend: Backend, *, max_connections: int, http2: bool, ca_file: Path | None
+        self, backend: Backend, trust: ssl.SSLContext, *, max_connections: int, http2: bool
     ) -> None:
         # Not super().__init__(), which has no way to hand a backend on.
         self._pool = httpcore2.AsyncConnectionPool(
-            ssl_context=httpx2.create_ssl_context(
-                verify=str(ca_file) if ca_file else True, trust_env=False
-            ),
+            ssl_context=trust,
             max_connections=max_connections,
             max_keepalive_connections=min(KEPT_IDLE, max_connections),
             keepalive_expiry=KEPT_IDLE_SECONDS,

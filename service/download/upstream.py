@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -196,26 +197,19 @@ class FreeRoute:
 
 
 def configured_upstream(
-    name: str, settings: UpstreamSettings, resolving: Resolve = resolve
+    name: str, settings: UpstreamSettings, trust: ssl.SSLContext, resolving: Resolve = resolve
 ) -> tuple[ConfiguredRoute, Upstream]:
     """An upstream of the configuration, which may be inside: its operator named it."""
     route = ConfiguredRoute(name, settings)
-    return route, Upstream(name, settings, route, _transport(Backend(None, resolving), settings))
+    most, http2 = settings.max_connections, settings.http2
+    transport = Transport(Backend(None, resolving), trust, max_connections=most, http2=http2)
+    return route, Upstream(name, settings, route, transport)
 
 
 def free_upstream(
-    settings: RelaySettings, resolving: Resolve = resolve
+    settings: RelaySettings, trust: ssl.SSLContext, resolving: Resolve = resolve
 ) -> tuple[FreeRoute, Upstream]:
     """What free addresses go through: connections to public addresses alone."""
-    route = FreeRoute(settings)
-    transport = _transport(Backend(decide, resolving), settings)
+    route, most = FreeRoute(settings), settings.max_connections
+    transport = Transport(Backend(decide, resolving), trust, max_connections=most, http2=False)
     return route, Upstream(FREE, settings, route, transport)
-
-
-def _transport(backend: Backend, settings: RelaySection) -> Transport:
-    return Transport(
-        backend,
-        max_connections=settings.max_connections,
-        http2=isinstance(settings, UpstreamSettings) and settings.http2,
-        ca_file=settings.ca_file,
-    )
