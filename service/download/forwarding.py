@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from email.message import Message
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit
 
 from service.errors import NotFound
 from service.representation import content_disposition
@@ -44,6 +43,8 @@ OF_THE_BYTES = frozenset(  # they are no longer true once lines are framed anew
 DOTS = frozenset({".", ".."})
 UNSAFE_IN_PATH = re.compile(r"[\x00-\x1f\x7f\\]")
 PATH_SAFE = "%/:@!$&'()*+,;=-._~"  # RFC 3986, section 3.3
+HOST = re.compile(r"(?:[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?::[0-9]+)?")
+PARAMETER = re.compile(r""";[ \t]*([^\s=;"]+)[ \t]*=[ \t]*("(?:[^"\\]|\\.)*|[^\s;"]*)""", re.DOTALL)
 SAFEGUARDS = {
     "X-Content-Type-Options": "nosniff",
     # Whatever an upstream calls HTML must not run on our origin.
@@ -94,13 +95,26 @@ def named_by_connection(fields: Fields) -> frozenset[str]:
 def disposition(given: str | None, path: str) -> str:
     """``attachment`` with the name that the upstream gave, or else the last one of ``path``."""
     name = path.rstrip("/").rpartition("/")[2] or "download"
-    if given is not None:
-        message = Message()
-        message["Content-Disposition"] = given.encode("latin-1", "replace").decode("latin-1")
-        # With "/" and "\" as ends of folders: RFC 6266, section 4.3.
-        found = re.split(r"[/\\]", message.get_filename() or "")[-1]
-        name = found or name
-    return content_disposition(name)
+    # With "/" and "\" as ends of folders: RFC 6266, section 4.3.
+    return content_disposition(re.split(r"[/\\]", _file_name(given or ""))[-1] or name)
+
+
+def _file_name(given: str) -> str:
+    """What a Content-Disposition says, ``filename*`` first (RFC 6266, section 4.3), or nothing."""
+    parameters: list[tuple[str, str]] = PARAMETER.findall(given)
+    found = {name.lower(): text for name, text in reversed(parameters)}
+    charset, _, extended = found.get("filename*", "").partition("'")
+    if extended:
+        data = unquote_to_bytes(extended.partition("'")[2])
+        # The two of RFC 5987; RFC 8187 leaves the first alone.
+        return data.decode("latin-1" if charset.lower() == "iso-8859-1" else "utf-8", "replace")
+    plain = found.get("filename", "")
+    if plain.startswith('"'):
+        plain = re.sub(r"\\(.)", r"\1", plain[1:], flags=re.DOTALL)
+    try:
+        return plain.encode("latin-1").decode()
+    except UnicodeError:
+        return plain
 
 
 def path_below(raw: str, prefixes: Sequence[str]) -> str:
@@ -110,10 +124,23 @@ def path_below(raw: str, prefixes: Sequence[str]) -> str:
     whatever a server behind the upstream could take for a way out of its folder.
     """
     decoded = unquote(raw, errors="replace")
-    allowed = not prefixes or any(decoded.startswith(prefix) for prefix in prefixes)
+    allowed = not prefixes or any(_is_below(raw, prefix) for prefix in prefixes)
     if not allowed or raw.startswith("/") or any(map(_leads_out, _readings(decoded))):
         raise NotFound("There is nothing that may be relayed at this path.")
     return quote(raw, safe=PATH_SAFE)
+
+
+def _is_below(raw: str, prefix: str) -> bool:
+    """Whether it begins so, however both are spelt; an encoded slash is no end of a folder."""
+    found, (*folders, start) = _segments(raw), _segments(prefix)
+    count = len(folders)
+    return found[:count] == folders and any(
+        segment.startswith(start) for segment in found[count : count + 1]
+    )
+
+
+def _segments(raw: str) -> list[bytes]:
+    return [unquote_to_bytes(segment) for segment in raw.split("/")]
 
 
 def _readings(decoded: str) -> Iterator[str]:
@@ -131,19 +158,25 @@ def _leads_out(path: str) -> bool:
 
 def query_without(raw: str, own: Collection[str]) -> str:
     """``raw``, a query string, without the parameters that are ours."""
-    pairs = (pair for pair in raw.split("&") if pair)
+    pairs = raw.split("&")
     return "&".join(pair for pair in pairs if unquote(pair.partition("=")[0]) not in own)
 
 
 def is_redirect_allowed(url: str, hosts: Iterable[str], *, from_https: bool) -> bool:
     """Whether one of ``hosts`` is that of ``url``: ``cdn.example[:port]`` or ``*.example``.
 
-    Never from https to http.
+    Never from https to http, and never with a user, behind which another host may be meant.
     """
-    parsed = urlsplit(url)
-    if parsed.scheme not in ("http", "https") or (from_https and parsed.scheme != "https"):
+    try:
+        scheme, netloc, *_ = urlsplit(url)
+    except ValueError:
         return False
-    return any(_is_host(parsed.netloc.lower(), parsed.scheme, host) for host in hosts)
+    if scheme not in ("http", "https") or (from_https and scheme != "https"):
+        return False
+    found = netloc.lower()
+    return HOST.fullmatch(found) is not None and any(
+        _is_host(found, scheme, each) for each in hosts
+    )
 
 
 def _is_host(netloc: str, scheme: str, host: str) -> bool:
