@@ -10,7 +10,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from service import __version__
-from service.api import content, datasets, events, exports, jobs, operations, relays, rows
+from service.api import content, datasets, events, exports, files, jobs, operations, relays, rows
 from service.api.context import RequestContext
 from service.api.openapi import ERROR_RESPONSES
 from service.api.problems import handlers
@@ -19,6 +19,7 @@ from service.artifacts.growth import Growth
 from service.catalog import Catalog
 from service.database import service_engine
 from service.databases.opening import open_sources
+from service.download.share import open_shares
 from service.download.upstreams import open_upstreams
 from service.grammar.cursor import Cursors
 from service.jobs.content import Shelf
@@ -84,6 +85,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         jobs.router,
         events.router,
         content.router,
+        files.router,
         relays.router,
         operations.router,
         pages.router,
@@ -106,6 +108,7 @@ def build_service(settings: Settings, database_url: str) -> Service:
         settings=settings,
         engine=engine,
         sources=sources,
+        shares=open_shares(settings.files, settings.limits.slot_timeout),
         upstreams=open_upstreams(settings),
         catalog=Catalog(sources, settings.sources, settings.datasets, observe),
         recorder=recorder,

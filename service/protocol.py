@@ -1,4 +1,4 @@
-"""HTTP/1.1 connections with the time-outs that uvicorn's own protocol lacks.
+"""HTTP/1.1 connections with the time-outs that uvicorn's own protocol lacks, and files.
 
 httptools is pinned: it always frames a body of unknown length as chunks, so a broken stream is
 seen to be broken even by a proxy that speaks HTTP/1.0 to us.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import os
 import socket
 import sys
 import termios
@@ -19,8 +20,10 @@ import uuid_utils.compat as uuid_utils
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.errors import PROBLEM_MEDIA_TYPE, problem
+from service.file_part import FilePart
+from service.file_sender import FileSender
 from service.line import Line, Reader
-from service.streaming import EXTENSION
+from service.streaming import EXTENSION, ClientLeft
 
 HIGH_WATER = 512 * 1024  # bytes waiting in user space before a sender has to wait
 STALL_CHECKS = 4  # looks at a connection per stall time-out
@@ -40,6 +43,7 @@ class TailraceProtocol(HttpToolsProtocol):
     _header_timer: asyncio.TimerHandle | None = None
     _stall_timer: asyncio.TimerHandle | None = None
     _line: Line | None = None
+    _sender: FileSender | None = None
     _unread = _written = 0
     _stalled_checks = 0
 
@@ -87,6 +91,8 @@ class TailraceProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         # When it is called, another request may have come behind this one.
         extensions[EXTENSION]["detach"] = partial(self.detach, self.cycle)
+        if self.scheme == "http":  # what is encrypted has to pass through the transport
+            extensions[EXTENSION]["send_part"] = partial(self.send_part, self.cycle)
         if self._stall_timer is None:
             self._watch_for_stall()
 
@@ -107,6 +113,39 @@ class TailraceProtocol(HttpToolsProtocol):
         self._line = Line(self.transport, reader)
         self._line.paused = self.flow.write_paused
         return self._line
+
+    async def send_part(self, cycle: RequestResponseCycle, part: FilePart) -> None:
+        """Send a part of a file as if it came in messages of a body whose length is known.
+
+        Raises FileChanged, and ClientLeft.
+        """
+        if cycle.chunked_encoding or part.left > cycle.expected_content_length:
+            raise RuntimeError("Response content longer than Content-Length")
+        cycle.expected_content_length -= part.left
+        await self._emptied()
+        if cycle.disconnected or self.transport.is_closing():
+            raise ClientLeft("The client closed the connection.")
+        connection = self.transport.get_extra_info("socket")
+        self._sender = FileSender(socket.socket(fileno=os.dup(connection.fileno())))
+        self._unread, self._written, self._stalled_checks = self._untaken(), 0, 0
+        try:
+            await self._sender.send(part)
+        except BaseException:
+            self._sender.abort()
+            raise
+        finally:
+            self._sender.close()
+            self._sender = None
+
+    async def _emptied(self) -> None:
+        """Wait until the kernel has taken all that was written, so that nothing is overtaken."""
+        if not self.transport.is_closing():
+            self.transport.set_write_buffer_limits(high=0)
+            try:
+                await self.flow.drain()
+            finally:
+                if not self.transport.is_closing():
+                    self.transport.set_write_buffer_limits(high=HIGH_WATER)
 
     def _only(self, cycle: RequestResponseCycle) -> None:
         """Whatever came behind is not answered; reading goes on, to notice when the client leaves."""
@@ -152,11 +191,12 @@ class TailraceProtocol(HttpToolsProtocol):
 
     def _check_stall(self) -> None:
         """A client that reads anything at all is slow, not stalled."""
-        unread, written = self._untaken(), self._line.written if self._line else 0
-        # Two looks tell what was taken in between where it is known what was added: to a line,
-        # and to others while they are full or all has been said.
+        unread, written = self._untaken(), self._added()
+        # Two looks tell what was taken in between where it is known what was added: to a line or
+        # from a file, and to others while they are full or all has been said.
         full = self.flow.write_paused or self.transport.is_closing() or self._answered()
-        adding = self._line is None and not full
+        adding = written is None and not full
+        written = written or 0
         taken = adding or not unread or unread < self._unread + written - self._written
         self._stalled_checks = 0 if taken else self._stalled_checks + 1
         self._unread, self._written = unread, written
@@ -167,6 +207,12 @@ class TailraceProtocol(HttpToolsProtocol):
         self.cycle.scope["extensions"][EXTENSION]["stalled"] = True
         # close() would wait for the buffer that nobody reads.
         self.transport.abort()
+
+    def _added(self) -> int | None:
+        """Bytes that the line or the file behind this response has given; None without them."""
+        if self._line is not None:
+            return self._line.written
+        return self._sender.sent if self._sender is not None else None
 
     def _answered(self) -> bool:
         return self.cycle.response_complete

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from service.errors import RangeNotSatisfiable
@@ -61,6 +61,61 @@ class Multipart:
         where = content_range(span.first, span.last, self.size)
         lines = f"--{self.boundary}", f"Content-Type: {self.media_type}", f"Content-Range: {where}"
         return "\r\n".join((*lines, "", "")).encode("latin-1")
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What is sent of a whole of ``size`` bytes: all of it where ``asked``, from ``spans``, is None.
+
+    ``boundary`` parts several spans, and must not occur in the whole.
+    """
+
+    size: int
+    media_type: str
+    asked: tuple[Span, ...] | None
+    boundary: str
+
+    @property
+    def status(self) -> int:
+        return 200 if self.asked is None else 206
+
+    @property
+    def length(self) -> int:
+        """The bytes of the body in all, its Content-Length."""
+        frame = self._frame
+        return sum(span.length for span in self._spans) if frame is None else frame.length()
+
+    def headers(self) -> dict[str, str]:
+        told = {"Accept-Ranges": "bytes", "Content-Type": self.media_type}
+        if (frame := self._frame) is not None:
+            told["Content-Type"] = frame.content_type
+        elif self.asked is not None:
+            (span,) = self.asked
+            told["Content-Range"] = content_range(span.first, span.last, self.size)
+        return {**told, "Content-Length": str(self.length)}
+
+    def pieces(self) -> Iterator[bytes | Span]:
+        """What to send, in order: bytes as they are, and what is in these places of the whole."""
+        frame = self._frame
+        if frame is None:
+            yield from self._spans
+            return
+        for head, span in zip(frame.heads(), self._spans, strict=True):
+            yield head
+            yield span
+        yield frame.tail()
+
+    @property
+    def _spans(self) -> tuple[Span, ...]:
+        if self.asked is None:
+            return (Span(0, self.size - 1),) if self.size else ()
+        return self.asked
+
+    @property
+    def _frame(self) -> Multipart | None:
+        if len(self._spans) < 2:  # noqa: PLR2004 - one needs none
+            return None
+        return Multipart(self._spans, self.size, self.media_type, self.boundary)
 
 
 def spans(header: str | None, size: int) -> tuple[Span, ...] | None:

@@ -13,6 +13,7 @@ from service.access import ANONYMOUS, Caller
 from service.artifacts.folder import ArtifactFolder
 from service.catalog import Catalog
 from service.databases.source import Source
+from service.download.share import Share
 from service.download.upstreams import Upstreams
 from service.errors import TailraceError
 from service.grammar.cursor import Cursors
@@ -35,6 +36,7 @@ class Service:
     settings: Settings
     engine: AsyncEngine
     sources: dict[str, Source]
+    shares: dict[str, Share]
     upstreams: Upstreams
     catalog: Catalog
     recorder: Recorder
@@ -74,6 +76,8 @@ class Service:
         await self.recorder.stop()
         await asyncio.gather(*(source.close() for source in self.sources.values()))
         await self.upstreams.close()
+        for share in self.shares.values():
+            share.close()
         await self.engine.dispose()
 
 

@@ -8,10 +8,14 @@ from service.errors import Busy
 
 
 class Slots:
-    """``total`` slots; who waits longer than ``patience`` seconds for one gets Busy."""
+    """``total`` slots; who waits longer than ``patience`` seconds for one gets Busy.
 
-    def __init__(self, name: str, total: int, patience: float) -> None:
+    ``things`` are what they are slots for, as Busy says it.
+    """
+
+    def __init__(self, name: str, total: int, patience: float, things: str = "connections") -> None:
         self.name = name
+        self.things = things
         self.total = total
         self.taken = 0
         self._patience = patience
@@ -24,7 +28,7 @@ class Slots:
                 await self._free.acquire()
         except TimeoutError as error:
             raise Busy(
-                f"All {self.total} connections of {self.name} are in use; try again soon."
+                f"All {self.total} {self.things} of {self.name} are in use; try again soon."
             ) from error
         self.taken += 1
 

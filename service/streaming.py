@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 from starlette.responses import Response
@@ -19,8 +20,10 @@ from starlette.types import Message, Receive, Scope, Send
 
 from service.errors import Cancelled, DeadlineExceeded, Draining, StreamBroken, TailraceError
 from service.export.receipt import Outcome
+from service.file_part import FilePart
 
 EXTENSION = "tailrace"  # the key in scope["extensions"] under which our server tells more
+BLOCK = 256 * 1024  # bytes of a part of a file, where the server cannot send it by itself
 
 
 class Stream(Protocol):
@@ -36,7 +39,7 @@ class Stream(Protocol):
         """Take what it needs and prime; what it raises becomes an ordinary error response."""
         ...
 
-    async def read(self) -> bytes | None:
+    async def read(self) -> bytes | FilePart | None:
         """The next chunk, None at the end; what it raises breaks the connection."""
         ...
 
@@ -53,7 +56,10 @@ class Stream(Protocol):
         ...
 
     def ended(self, outcome: Outcome, error: TailraceError | None) -> None:
-        """How it ended; for a complete one before its last byte leaves, else after close."""
+        """How it ended; for a complete one before its last byte leaves, else after close.
+
+        Only where the last chunk is a part of a file, a complete one has left by then.
+        """
         ...
 
 
@@ -65,6 +71,9 @@ class ClientLeft(TailraceError):
 class ClientStalled(TailraceError):
     code = "client_stalled"
     title = "The client stopped reading"
+
+
+SendPart = Callable[[FilePart], Awaitable[None]]
 
 
 class ActiveStreams:
@@ -133,13 +142,13 @@ class StreamResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._active.enter(self)
-        self._delivery = asyncio.create_task(self._deliver(send))
+        self._delivery = asyncio.create_task(self._deliver(scope, send))
         watch = asyncio.create_task(self._watch(scope, receive, self._delivery))
         try:
             await asyncio.wait({self._delivery})
         finally:
             watch.cancel()
-            await _finish(self._wind_up(self._delivery))
+            await _to_the_end(self._wind_up(self._delivery))
             self._active.leave(self)
         self._conclude(self._delivery)
 
@@ -149,17 +158,17 @@ class StreamResponse(Response):
             self._reason = self._reason or reason
             self._delivery.cancel()
 
-    async def _deliver(self, send: Send) -> None:
+    async def _deliver(self, scope: Scope, send: Send) -> None:
         try:
             async with asyncio.timeout(self._max_duration):
                 await self._stream.open()
-                await self._send(send)
+                await self._send(send, _part_sender(scope, send))
         except TimeoutError as error:
             raise DeadlineExceeded(
                 f"The stream took longer than {self._max_duration:g} s."
             ) from error
 
-    async def _send(self, send: Send) -> None:
+    async def _send(self, send: Send, send_part: SendPart) -> None:
         self.status_code = self._stream.status
         self.headers.update(self._stream.headers())
         self._begun = True
@@ -171,13 +180,26 @@ class StreamResponse(Response):
                 "headers": self.raw_headers,
             }
         )
+        left = int(self.headers.get("content-length", -1))
         while (chunk := await self._stream.read()) is not None:
-            await send(_body(chunk, more=True))
+            if isinstance(chunk, FilePart):
+                left -= chunk.length
+                await send_part(chunk)
+            elif len(chunk) == left:
+                await self._finish(chunk, send)
+                return
+            else:
+                left -= len(chunk)
+                await send(_body(chunk, more=True))
             # Neither a full pipe nor an empty socket makes the two awaits above yield.
             await asyncio.sleep(0)
+        await self._finish(b"", send)
+
+    async def _finish(self, last: bytes, send: Send) -> None:
+        """To a client that knows the length, ``last`` is the end, whatever comes behind it."""
         self._complete = True
         self._stream.ended(Outcome.COMPLETE, None)
-        await send(_body(b"", more=False))
+        await send(_body(last, more=False))
 
     async def _watch(self, scope: Scope, receive: Receive, delivery: asyncio.Task[None]) -> None:
         while (await receive())["type"] != "http.disconnect":
@@ -228,7 +250,7 @@ def _outcome(error: TailraceError) -> Outcome:
     return Outcome.TRUNCATED if gone else Outcome.FAILED
 
 
-async def _finish(winding_up: Awaitable[None]) -> None:
+async def _to_the_end(winding_up: Awaitable[None]) -> None:
     """Run to the end even if the task that waits is cancelled meanwhile."""
     task = asyncio.ensure_future(winding_up)
     cancelled: asyncio.CancelledError | None = None
@@ -245,3 +267,15 @@ async def _finish(winding_up: Awaitable[None]) -> None:
 def _body(chunk: bytes, *, more: bool) -> Message:
     message: dict[str, Any] = {"type": "http.response.body", "body": chunk, "more_body": more}
     return message
+
+
+def _part_sender(scope: Scope, send: Send) -> SendPart:
+    """How parts of files are sent: by our server itself, by others as ordinary blocks."""
+    told = scope.get("extensions", {}).get(EXTENSION, {})
+    found: SendPart = told.get("send_part") or partial(_send_in_blocks, send)
+    return found
+
+
+async def _send_in_blocks(send: Send, part: FilePart) -> None:
+    while part.left:
+        await send(_body(await part.block(BLOCK), more=True))

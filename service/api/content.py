@@ -9,6 +9,7 @@ from fastapi import Query, Request
 from starlette.responses import Response
 
 from service.api.addresses import base_of
+from service.api.fields import field_values
 from service.api.openapi_jobs import CONTENT_PARAMETERS, CONTENT_RESPONSES
 from service.api.records import stored_export
 from service.api.responses import HeadResponse
@@ -43,7 +44,7 @@ async def get_content(
         raise NotFound(f"The export {export_id} was a {record.kind}: its bytes are not kept.")
     require_attempt(record, attempt)
     require_content(record)
-    sent = _headers(request)
+    sent = field_values(request)
     asked = representation_of(ExportRequest.model_validate(record.request), 0)
     headers = _about(request, record, asked)
     if has_it_already(record, sent):
@@ -56,14 +57,6 @@ async def get_content(
     return StreamResponse(
         content, service.active, headers=headers, max_duration=limits.max_duration
     )
-
-
-def _headers(request: Request) -> dict[str, str]:
-    """Field values by lower-case names, several fields of a name joined."""
-    joined: dict[str, str] = {}
-    for name, value in request.headers.items():
-        joined[name] = f"{joined[name]}, {value}" if name in joined else value
-    return joined
 
 
 def _about(request: Request, record: Record, asked: Representation) -> dict[str, str]:

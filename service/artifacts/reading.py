@@ -5,27 +5,15 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import threading
 
 from service.artifacts.folder import storage_error
+from service.file_part import Scratch
 
 NOT_AT_HAND = frozenset({errno.EAGAIN, errno.EOPNOTSUPP})
 CACHED_ONLY: int | None = getattr(os, "RWF_NOWAIT", None)  # Linux has it
 
 
-class _Scratch(threading.local):
-    """Where cached bytes are read to: of one event loop, since it holds them for no await."""
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-
-    def room(self, length: int) -> memoryview:
-        if len(self._buffer) < length:
-            self._buffer = bytearray(length)
-        return memoryview(self._buffer)[:length]
-
-
-_scratch = _Scratch()
+_scratch = Scratch()  # of one event loop, since it holds bytes for no await
 
 
 class ArtifactReader:

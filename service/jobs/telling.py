@@ -23,11 +23,12 @@ def _nothing(_: TailraceError) -> None: ...
 class Telling:
     """The record of one stream, from its first byte to its receipt.
 
-    ``created`` is the monotonic time of the request; ``break_off`` ends the stream early.
+    ``created`` is the monotonic time of the request; ``break_off`` ends the stream early. Without
+    a ``recorder`` no record is kept, and the log and the metrics alone are told.
     """
 
     record: Record
-    recorder: Recorder
+    recorder: Recorder | None
     observe: Observer
     created: float
     break_off: Callable[[TailraceError], None] = _nothing
@@ -42,7 +43,8 @@ class Telling:
     def started(self, progress: Callable[[Record], Record]) -> None:
         """The first byte is about to leave; ``progress`` brings a record up to date."""
         self.record = replace(self.record, started_at=utcnow())
-        self.recorder.begin(lambda: progress(self.record), self.cancel)
+        if self.recorder is not None:
+            self.recorder.begin(lambda: progress(self.record), self.cancel)
         record = self.record
         self.observe(
             StreamStarted(
@@ -61,7 +63,8 @@ class Telling:
         """It ended ``now``, and ``receipt`` is its proof."""
         problem = error.problem(None) if error else None
         self.record = self.record.finished(receipt, outcome, now, problem)
-        self.recorder.finish(self.record)
+        if self.recorder is not None:
+            self.recorder.finish(self.record)
         self.observe(self._ended(outcome, now, error))
 
     def _ended(self, outcome: Outcome, now: datetime, error: TailraceError | None) -> StreamEnded:

@@ -1,0 +1,160 @@
+"""A file of a root as a stream: whole, in part, or only its head, and of one version alone."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from service.artifacts.ahead import Ahead
+from service.database import utcnow
+from service.download.decision import Decision, FileRequest, decide
+from service.download.reading import Blocks
+from service.download.share import Share
+from service.errors import TailraceError
+from service.export.receipt import Outcome, Receipt
+from service.file_part import FilePart, SourceFile
+from service.jobs.telling import Telling
+from service.ranges import Body
+
+SMALL = 256 * 1024  # bytes; what is not more is read whole before its first byte leaves
+
+
+class FileStream:
+    """What ``streaming.StreamResponse`` sends; it decides in ``open`` what that is.
+
+    With a recorder behind ``telling`` there is a record, which ``announced`` are headers of, and
+    all is read, digested and handed on in blocks. Else the server sends large files by itself,
+    unless the client asks for a size of blocks.
+    """
+
+    def __init__(
+        self, share: Share, request: FileRequest, telling: Telling, announced: Mapping[str, str]
+    ) -> None:
+        self.telling = telling
+        self._share = share
+        self._request = request
+        self._announced = announced
+        self._decision: Decision | None = None
+        self._source: SourceFile | None = None
+        self._ahead: Ahead[bytes | FilePart] | None = None
+        self._blocks: Blocks | None = None
+        self._parts: list[FilePart] = []
+        self._slots = 0
+        self._proof: dict[str, Any] | None = None
+
+    @property
+    def status(self) -> int:
+        return self._decision.status if self._decision is not None else 200
+
+    async def open(self) -> None:
+        """Raises NotFound, PreconditionFailed, RangeNotSatisfiable, Busy and FileChanged."""
+        request, share = self._request, self._share
+        chosen = await share.open_file(request.path, request.headers.get("accept-encoding", ""))
+        opened = chosen.opened
+        self._source = SourceFile(opened.file, opened.unchanged, share.threads)
+        varies = share.settings.precompressed
+        self._decision = decide(request, chosen, utcnow(), varies=varies)
+        body = self._decision.body
+        if body is not None and not request.head:
+            await share.slots.acquire()
+            self._slots += 1
+            self._ahead = Ahead(self._chunks(self._source, body))
+            await self._ahead.prime()
+
+    async def read(self) -> bytes | FilePart | None:
+        return None if self._ahead is None else await self._ahead.read()
+
+    async def close(self) -> None:
+        if self._ahead is not None:
+            await self._ahead.close()
+        if self._source is not None:
+            self._source.close()
+        while self._slots:
+            self._slots -= 1
+            self._share.slots.release()
+        if self.telling.cancel_asked is not None:
+            took = time.monotonic() - self.telling.cancel_asked
+            self._proof = {
+                "backend_gone": True,  # nothing reads any more
+                "latency_ms": round(took * 1000, 1),
+                "rows_written": 0,
+            }
+
+    def headers(self) -> Mapping[str, str]:
+        told = self._decision.headers() if self._decision is not None else {}
+        return {**told, **self._announced} if self._ahead is not None else told
+
+    def started(self) -> None:
+        if self._ahead is not None and self._decision is not None and self._decision.body:
+            total = self._decision.body.length
+            self.telling.record = replace(self.telling.record, total_bytes=total)
+            self.telling.started(lambda record: replace(record, bytes=self._sent))
+
+    def ended(self, outcome: Outcome, error: TailraceError | None) -> None:
+        if self._ahead is not None and self._decision is not None:
+            now = utcnow()
+            receipt = self._receipt(self._decision, outcome, now).as_dict()
+            self.telling.ended(receipt, outcome, now, error)
+
+    def _chunks(self, source: SourceFile, body: Body) -> AsyncGenerator[bytes | FilePart, None]:
+        recorded, size = self.telling.recorder is not None, self._request.chunk_size
+        if not recorded and size is None and body.length > SMALL:
+            return self._whole_parts(source, body)
+        self._blocks = Blocks(source, body, size or SMALL, digested=recorded)
+        return self._blocks.read()
+
+    async def _whole_parts(
+        self, source: SourceFile, body: Body
+    ) -> AsyncGenerator[bytes | FilePart, None]:
+        for piece in body.pieces():
+            if isinstance(piece, bytes):
+                yield piece
+                continue
+            if not self._parts:
+                # So that what cannot be read at all is an ordinary error.
+                await source.run(source.read, piece.first, 1)
+            self._parts.append(FilePart(source, piece.first, piece.length))
+            yield self._parts[-1]
+
+    @property
+    def _sent(self) -> int:
+        """Bytes handed on so far, the frame around several parts not counted."""
+        if self._blocks is not None:
+            return self._blocks.bytes
+        return sum(part.done for part in self._parts)
+
+    def _receipt(self, decision: Decision, outcome: Outcome, now: datetime) -> Receipt:
+        record, encoding = self.telling.record, decision.chosen.encoding
+        sent, sha256 = self._sent, self._blocks.sha256 if self._blocks is not None else None
+        asked = self._request.shown(self._share.root.name)
+        headers = decision.headers()
+        return Receipt(
+            export_id=record.id,
+            outcome=outcome,
+            rows=None,
+            bytes=sent if encoding is None else None,
+            sha256=sha256 if encoding is None else None,
+            encoded_bytes=None if encoding is None else sent,
+            encoded_sha256=None if encoding is None else sha256,
+            format=None,
+            compression=None,
+            query_sha256=hashlib.sha256(orjson.dumps(asked)).hexdigest(),
+            snapshot=None,
+            started_at=record.started_at or now,
+            finished_at=now,
+            db_seconds_held=0.0,
+            cancel=self._proof,
+            download={
+                "root": self._share.root.name,
+                "path": self._request.path,
+                "etag": headers["ETag"],
+                "content_range": headers.get("Content-Range"),
+                "content_encoding": headers.get("Content-Encoding"),
+            },
+        )
