@@ -52,41 +52,49 @@ class Transport(httpx2.AsyncHTTPTransport):
         # The stream of httpx2 has that of httpcore2's pool, and that has that of the connection.
         pooled = getattr(response.stream, "_httpcore_stream", None)
         connection = getattr(getattr(pooled, "_stream", None), "_connection", None)
-        if pooled is not None and _knows_length(connection):
+        if isinstance(getattr(connection, "_h11_state", None), h11.Connection):
             response.stream = Body(pooled, connection)
         return response
 
 
-def _knows_length(connection: Any) -> bool:
-    """Whether it is HTTP/1.1 with a Content-Length, and h11 counts as this module expects it."""
-    reader = getattr(getattr(connection, "_h11_state", None), "_reader", None)
+def _knows_length(state: h11.Connection) -> bool:
+    """Whether there is a Content-Length, and h11 counts as this module expects it."""
+    reader = getattr(state, "_reader", None)
     return type(reader).__name__ == "ContentLengthReader" and hasattr(reader, "_remaining")
 
 
 class Body(httpx2.AsyncByteStream):
-    """A body of known length: what came with the head by h11, the rest straight from the network.
+    """The body of an HTTP/1.1 answer; raises httpx2.RemoteProtocolError where it ends early.
 
-    Raises httpx2.RemoteProtocolError where it ends early.
+    One of known length comes straight from the network, but for what came with the head.
     """
 
-    def __init__(self, pooled: AsyncIterable[bytes], connection: Any) -> None:
+    def __init__(self, pooled: AsyncIterable[bytes] | None, connection: Any) -> None:
         self._pooled = cast(Any, pooled)
         self._h11: h11.Connection = connection._h11_state  # noqa: SLF001 - see above
         self._network: httpcore2.AsyncNetworkStream = connection._network_stream  # noqa: SLF001
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         with map_httpcore_exceptions():
-            async with aclosing(self._blocks()) as blocks:
+            made = self._blocks() if _knows_length(self._h11) else aiter(self._pooled)
+            async with aclosing(made) as blocks:
                 async for block in blocks:
                     yield block
 
     async def aclose(self) -> None:
+        if self._h11.trailing_data[0]:
+            # What came behind the body would be read as the next answer: h11 is told that the
+            # connection cannot be used again.
+            self._h11.send_failed()
         with map_httpcore_exceptions():
             await self._pooled.aclose()
 
     async def _blocks(self) -> AsyncGenerator[bytes, None]:
-        while isinstance(event := self._h11.next_event(), h11.Data):
-            yield bytes(event.data)
+        # Looks at what follows first: whoever has the last block need not ask for the end.
+        event = self._h11.next_event()
+        while isinstance(event, h11.Data):
+            block, event = bytes(event.data), self._next()
+            yield block
         reader: Any = self._h11._reader  # noqa: SLF001
         while event is h11.NEED_DATA:
             block = await self._network.read(0)
@@ -94,14 +102,14 @@ class Body(httpx2.AsyncByteStream):
                 # The end is h11's to judge, and to keep what came behind it.
                 self._h11.receive_data(block)
                 event = self._next()
-                if isinstance(event, h11.Data):
-                    yield bytes(event.data)
-                    event = self._next()
-                continue
-            reader._remaining -= len(block)  # noqa: SLF001
-            yield block
+                if not isinstance(event, h11.Data):
+                    continue
+                block = bytes(event.data)
+            else:
+                reader._remaining -= len(block)  # noqa: SLF001
             if not reader._remaining:  # noqa: SLF001
                 event = self._next()
+            yield block
 
     def _next(self) -> Any:
         try:
