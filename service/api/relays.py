@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Iterable
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import orjson
 import uuid_utils.compat as uuid_utils
@@ -20,7 +21,7 @@ from service.api.openapi_relays import FREE_PARAMETERS, RELAY_PARAMETERS, RELAY_
 from service.api.query_string import query_parameters
 from service.api.router import Router
 from service.database import utcnow
-from service.download.forwarding import query_without, request_fields
+from service.download.forwarding import query_of, query_without, request_fields
 from service.download.relay import Manner, RelayStream
 from service.download.upstream import Asked, Upstream
 from service.errors import Forbidden, NotFound
@@ -77,10 +78,12 @@ async def relay(request: Request, upstream: str, path: str) -> Response:
     if found is None:
         raise NotFound(f"There is no upstream {upstream!r}.")
     route, through = found
-    manner = _manner(request)
+    query = request.scope["query_string"].decode("ascii")
+    # The others are the upstream's, whatever they are.
+    manner = _manner(request, parse_qsl(query_of(query, OWN), keep_blank_values=True))
     fields = _fields(request, manner, route.settings.forward)
-    query = query_without(request.scope["query_string"].decode("latin-1"), OWN)
-    asked = route.asked(request.method, _raw_path(request, path), query, fields)
+    raw = _raw_path(request, path)
+    asked = route.asked(request.method, raw, query_without(query, OWN), fields)
     return _response(request, through, asked, manner, {"upstream": upstream, "path": path})
 
 
@@ -106,7 +109,7 @@ async def relay_url(request: Request) -> Response:
     if len(urls) != 1:
         raise mistake("url", "exactly one address is needed", 1)
     route, through = free
-    manner = _manner(request)
+    manner = _manner(request, parameters)
     asked = route.asked(request.method, urls[0], _fields(request, manner, ()))
     shown = asked.url.partition("?")[0]  # a query may hold a signature
     return _response(request, through, asked, manner, {"url": shown})
@@ -150,9 +153,9 @@ def _response(
     return response
 
 
-def _manner(request: Request) -> Manner:
+def _manner(request: Request, parameters: Iterable[tuple[str, str]]) -> Manner:
     given: dict[str, str] = {}
-    for name, text in query_parameters(request):
+    for name, text in parameters:
         if name in OWN and name in given:
             raise mistake(name, "is given more than once, again", 1)
         given[name] = text

@@ -35,6 +35,7 @@ class Answer:
     def __init__(self, name: str, asked: Asked, response: httpx2.Response, stall: float) -> None:
         self.status = response.status_code
         self.headers = response.headers
+        self.headers.encoding = "latin-1"  # the bytes as they are, for they are sent on so
         self._name = name
         self._method = asked.method
         self._response = response

@@ -18,7 +18,7 @@ from service.observe import Observer, UpstreamFailed
 
 FIRST_PAUSE = 0.1  # seconds before the first try to go on; each further one waits twice as long
 LONGEST_PAUSE = 5.0
-CLIENT_ERROR, SERVER_ERROR = 400, 500
+FINAL, CLIENT_ERROR, SERVER_ERROR, NO_STATUS = 200, 400, 500, 600
 
 
 class Download:
@@ -39,13 +39,18 @@ class Download:
         self._now: Answer | None = None
         self._primed: list[bytes | None] = []
         self._expected: int | None = None
-        self._slot = self._whole = False
+        self._slot = self._ended = False
 
     @property
     def head(self) -> Answer:
         """The first answer, whose head the client gets."""
         assert self._head is not None  # noqa: S101 - asked for only once it is open
         return self._head
+
+    @property
+    def whole(self) -> bool:
+        """Whether all that was announced has come, so that nothing is left to ask for."""
+        return self._expected is not None and self.received >= self._expected
 
     async def open(self) -> None:
         """Take a slot, and wait for the head and the first bytes of the body.
@@ -64,7 +69,10 @@ class Download:
 
     async def _begin(self) -> None:
         self._now = self._head = head = await ask(self._upstream, self._asked)
+        if not FINAL <= head.status < NO_STATUS:
+            raise UpstreamError(f"{self._upstream.name} answered with a status that is none.")
         if not head.has_body:
+            await head.read()  # so that the connection is of use again
             self._primed.append(None)
             return
         self._require_acceptable(head)
@@ -89,7 +97,7 @@ class Download:
                 self._upstream.slots.release()
 
     async def _block(self) -> bytes | None:
-        while not self._whole:
+        while not self._ended:
             try:
                 return await self._next()
             except UpstreamError as error:
@@ -106,8 +114,8 @@ class Download:
         assert self._now is not None  # noqa: S101 - it is read only once it is open
         block = await self._now.read()
         # What httpx2 lets end too early: HTTP/2, and a server that sent less than was asked for.
-        early = self._expected is not None and self.received < self._expected
-        if block is None and early and self.head.has_body:
+        early = self._expected is not None and not self.whole
+        if block is None and early:
             raise UpstreamUnavailable(f"{self._upstream.name} ended early.")
         return block
 
@@ -157,7 +165,7 @@ class Download:
         assert was is not None  # noqa: S101 - _go_on has looked
         place = was.first + self.received
         if answer.size_behind_which_nothing_is == place and was.last is None:
-            self._whole = True  # all but the end of the body had come
+            self._ended = True  # all but the end of the body had come
             return
         same = answer.status == PARTIAL and part is not None and part.first == place
         if (

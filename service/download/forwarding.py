@@ -158,8 +158,16 @@ def _leads_out(path: str) -> bool:
 
 def query_without(raw: str, own: Collection[str]) -> str:
     """``raw``, a query string, without the parameters that are ours."""
-    pairs = raw.split("&")
-    return "&".join(pair for pair in pairs if unquote(pair.partition("=")[0]) not in own)
+    return "&".join(pair for pair in raw.split("&") if not _is_of(own, pair))
+
+
+def query_of(raw: str, own: Collection[str]) -> str:
+    """The parameters of ``raw`` that are ours alone."""
+    return "&".join(pair for pair in raw.split("&") if _is_of(own, pair))
+
+
+def _is_of(own: Collection[str], pair: str) -> bool:
+    return unquote(pair.partition("=")[0]) in own
 
 
 def is_redirect_allowed(url: str, hosts: Iterable[str], *, from_https: bool) -> bool:

@@ -155,7 +155,7 @@ class RelayStream:
         if made:
             await self._meter.feed(made)
             self._ready.extend([made] if self._chunker is None else self._chunker.feed(made))
-        if block is None:
+        if block is None or (self._download.whole and not self._reframed):
             await self._meter.settle()
             if self._chunker is not None:
                 self._ready.extend(filter(None, [self._chunker.rest()]))

@@ -14,6 +14,7 @@ from service.download.forwarding import (
     is_redirect_allowed,
     named_by_connection,
     path_below,
+    query_of,
     query_without,
     request_fields,
     response_fields,
@@ -353,6 +354,19 @@ def test_no_path_of_the_corpus_leads_out() -> None:
 )
 def test_a_query_goes_on_without_what_is_ours(raw: str, expected: str) -> None:
     assert query_without(raw, OWN) == expected
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        ("", ""),
+        ("a=1&b=2&&", ""),
+        ("lines=1&a=1&chunk%5Fsize=5&lines", "lines=1&chunk%5Fsize=5&lines"),
+        ("a=lines&Lines=1&%256cines=1&on_bad_line=%ff", "on_bad_line=%ff"),
+    ],
+)
+def test_what_is_ours_of_a_query(raw: str, expected: str) -> None:
+    assert query_of(raw, OWN) == expected
 
 
 CDN = ("cdn.example",)
