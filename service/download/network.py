@@ -30,7 +30,10 @@ Decide = Callable[[Sequence[str]], Sequence[str]]
 async def resolve(host: str, port: int) -> Sequence[AddrInfoType]:
     """Every address of ``host`` by the system's resolver. Raises OSError."""
     loop = asyncio.get_running_loop()
-    return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    try:
+        return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:  # a label that is empty or too long
+        raise OSError(f"{host} is no name: {error}") from error
 
 
 class Backend(httpcore2.AsyncNetworkBackend):
@@ -61,10 +64,12 @@ class Backend(httpcore2.AsyncNetworkBackend):
 
     async def _addresses(self, host: str, port: int) -> Sequence[AddrInfoType]:
         found = await self._resolve(host, port)
-        if self._decide is None:
-            return found
-        allowed = self._decide([str(info[4][0]) for info in found])
-        return [info for info in found if info[4][0] in allowed]
+        if self._decide is not None:
+            allowed = self._decide([str(info[4][0]) for info in found])
+            found = [info for info in found if info[4][0] in allowed]
+        if not found:
+            raise OSError(f"{host} has no address to connect to")
+        return found
 
     async def _connected(self, addresses: Sequence[AddrInfoType]) -> Connection:
         loop = asyncio.get_running_loop()
@@ -105,11 +110,11 @@ class Connection(httpcore2.AsyncNetworkStream):
         timeout: float | None = None,  # noqa: ASYNC109 - httpcore2's signature
     ) -> None:
         with _translated(httpcore2.WriteTimeout, httpcore2.WriteError):
-            if self._transport.is_closing():
-                raise ConnectionResetError("The upstream has closed the connection.")
+            self._require_open()
             self._transport.write(buffer)
             async with asyncio.timeout(timeout):
                 await self._inbound.writable.wait()
+            self._require_open()
 
     async def aclose(self) -> None:
         # Not close(), which would wait for the upstream to take what was written.
@@ -124,6 +129,9 @@ class Connection(httpcore2.AsyncNetworkStream):
         loop = asyncio.get_running_loop()
         try:
             with _translated(httpcore2.ConnectTimeout, httpcore2.ConnectError):
+                if self._inbound.readable:
+                    # It would be read as if it had come through TLS, whoever it is from.
+                    raise ConnectionResetError("The upstream sent something before TLS.")
                 async with asyncio.timeout(timeout):
                     transport = await loop.start_tls(
                         self._transport,
@@ -143,6 +151,10 @@ class Connection(httpcore2.AsyncNetworkStream):
         if info == "is_readable":
             return self._inbound.readable
         return self._transport.get_extra_info(info)
+
+    def _require_open(self) -> None:
+        if self._transport.is_closing():
+            raise ConnectionResetError("The upstream has closed the connection.")
 
 
 class Inbound(asyncio.BufferedProtocol):
