@@ -1,0 +1,1 @@
+"""Language models: their answers as streams that can be stopped and resumed."""

@@ -1,0 +1,122 @@
+"""What a provider of language models is asked, and what it gives: text as it comes, then an end.
+
+``echo``, ``openai_api`` and ``anthropic_api`` are the providers. Whatever one of them fails with
+is a ``ProviderFailed`` with a stable code, whose message holds no secrets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal, Protocol
+
+from service.errors import TailraceError
+
+Role = Literal["system", "user", "assistant"]
+
+
+class FinishReason(StrEnum):
+    """Why a model stopped; ``unknown`` where its provider did not say."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    CONTENT_FILTER = "content_filter"
+    TOOL_USE = "tool_use"
+    UNKNOWN = "unknown"
+
+
+class Failure(StrEnum):
+    """What a generation fails with, as clients see it."""
+
+    RATE_LIMITED = "rate_limited"
+    TIMEOUT = "timeout"
+    UPSTREAM_UNAVAILABLE = "upstream_unavailable"
+    CONTEXT_TOO_LONG = "context_too_long"
+    CONTENT_FILTERED = "content_filtered"
+    AUTHENTICATION = "authentication"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class ChatMessage:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """What a model is asked. ``max_tokens`` bounds its answer."""
+
+    model: str
+    messages: Sequence[ChatMessage]
+    max_tokens: int
+    temperature: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens as the provider counts them; None where it did not say."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """Text that has come; never empty."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The end of an answer, given once and last."""
+
+    reason: FinishReason
+    usage: Usage = field(default_factory=Usage)
+
+
+Piece = Delta | Finished
+
+
+class ProviderFailed(TailraceError):
+    """``failure`` is the stable code, ``retry`` says whether asking again may help.
+
+    ``retry_after`` is the pause in seconds that the provider asks for, if it does.
+    """
+
+    status = 502
+    code = "provider_failed"
+    title = "The language model's provider failed"
+
+    def __init__(
+        self, failure: Failure, detail: str, *, retry: bool, retry_after: float | None = None
+    ) -> None:
+        super().__init__(detail, members={"failure": failure.value, "retry": retry})
+        self.failure = failure
+        self.retry = retry
+        self.retry_after = retry_after
+
+
+class Provider(Protocol):
+    """Streams answers. One for each ``[llm]`` section; its connections are shared."""
+
+    @property
+    def kind(self) -> str:
+        """openai, anthropic or echo."""
+        ...
+
+    def stream(self, request: ChatRequest) -> AsyncGenerator[Piece, None]:
+        """Deltas, then Finished. Raises ProviderFailed.
+
+        Closing it, or cancelling who waits for it, closes the connection to the provider at once.
+        It neither retries nor times anything out: who asks does.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Close every connection."""
+        ...
