@@ -6,10 +6,11 @@ is a ``ProviderFailed`` with a stable code, whose message holds no secrets.
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from service.errors import TailraceError
 
@@ -82,6 +83,9 @@ class Finished:
 Piece = Delta | Finished
 
 
+STATUS = {Failure.RATE_LIMITED: 429, Failure.TIMEOUT: 504, Failure.CONTEXT_TOO_LONG: 413}
+
+
 class ProviderFailed(TailraceError):
     """``failure`` is the stable code, ``retry`` says whether asking again may help.
 
@@ -95,10 +99,17 @@ class ProviderFailed(TailraceError):
     def __init__(
         self, failure: Failure, detail: str, *, retry: bool, retry_after: float | None = None
     ) -> None:
-        super().__init__(detail, members={"failure": failure.value, "retry": retry})
+        pause = {} if retry_after is None else {"Retry-After": str(math.ceil(retry_after))}
+        members = {"failure": failure.value, "retry": retry}
+        super().__init__(detail, headers=pause, members=members)
         self.failure = failure
         self.retry = retry
         self.retry_after = retry_after
+
+    def problem(self, request_id: str | None) -> dict[str, Any]:
+        """With the status of its kind: 429, 413, 504, or else 502."""
+        document = super().problem(request_id)
+        return document | {"status": STATUS.get(self.failure, self.status)}
 
 
 class Provider(Protocol):

@@ -98,6 +98,11 @@ class Readers:
     def __len__(self) -> int:
         return len(self._outboxes)
 
+    @property
+    def closed(self) -> bool:
+        """Whether the process ends them all."""
+        return self._closed
+
     def start(self) -> None:
         self._task = asyncio.create_task(self._ping(), name="pings")
 

@@ -1,0 +1,57 @@
+"""What a request for a generation may hold."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.chat.model import OnDisconnect
+from service.chat.provider import ChatMessage, ChatRequest, Role
+from service.errors import InvalidParameter
+
+MOST_MESSAGES = 1_000
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class MessageBody(BaseModel):
+    """One turn of the conversation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    role: Role
+    content: str
+
+
+class ChatBody(BaseModel):
+    """The body of ``POST /v1/chat/stream``; ``provider`` and ``model`` None are the defaults."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    messages: Annotated[tuple[MessageBody, ...], Field(min_length=1, max_length=MOST_MESSAGES)]
+    provider: Name | None = None
+    model: Name | None = None
+    max_tokens: Annotated[int, Field(ge=1)] = 2048
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = 0.7
+    on_disconnect: OnDisconnect = OnDisconnect.CANCEL
+
+    def request(self, default_model: str, most_tokens: int) -> ChatRequest:
+        """What the provider is asked. Raises InvalidParameter for more tokens than it may give."""
+        if self.max_tokens > most_tokens:
+            detail = f"max_tokens: this provider gives at most {most_tokens}."
+            raise InvalidParameter("max_tokens", detail)
+        return ChatRequest(
+            model=self.model or default_model,
+            messages=[ChatMessage(item.role, item.content) for item in self.messages],
+            max_tokens=self.max_tokens,
+            temperature=self.temperature,
+        )
+
+    def shown(self) -> dict[str, Any]:
+        """What is kept of it: everything but what was said."""
+        return {
+            "messages": len(self.messages),
+            "max_tokens": self.max_tokens,
+            "temperature": self.temperature,
+            "on_disconnect": self.on_disconnect.value,
+        }

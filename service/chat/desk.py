@@ -1,0 +1,163 @@
+"""Takes generations on: which provider, how many at once, and who is told how they go."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import uuid_utils.compat as uuid_utils
+
+from service.chat.asking import ChatBody
+from service.chat.following import Tails
+from service.chat.journal import Journal
+from service.chat.live import Live, Patience
+from service.chat.model import Event, Generation, OnDisconnect
+from service.chat.provider import Provider
+from service.database import utcnow
+from service.errors import InvalidParameter, ProviderMissing
+from service.observe import GenerationEnded, GenerationStarted, Observer
+from service.settings import ProviderSettings
+from service.slots import Slots
+from service.streaming import ActiveStreams
+
+DEFAULT = "default"  # the provider that is asked where none is named; else the first
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """A configured provider; None where it cannot be used, and ``missing`` says what it lacks."""
+
+    settings: ProviderSettings
+    slots: Slots
+    provider: Provider | None
+    missing: str = ""
+
+
+class Desk:
+    """``offered`` are the providers by name."""
+
+    def __init__(
+        self,
+        offered: Mapping[str, Offered],
+        journal: Journal,
+        tails: Tails,
+        active: ActiveStreams,
+        observe: Observer,
+    ) -> None:
+        self.offered = offered
+        self.journal = journal
+        self.tails = tails
+        self._active = active
+        self._observe = observe
+
+    def start(self) -> None:
+        self.journal.start()
+        self.tails.start()
+
+    async def stop(self) -> None:
+        """To be called once the drain has ended what runs."""
+        await self.tails.stop()
+        await self.journal.stop()
+        every = [item.provider for item in self.offered.values() if item.provider is not None]
+        await asyncio.gather(*(provider.close() for provider in every))
+
+    async def begin(self, asked: ChatBody, owner: str) -> Live:
+        """A generation that runs. Raises InvalidParameter, ProviderMissing, Busy and Draining."""
+        name = self._named(asked.provider)
+        offered = self.offered[name]
+        if offered.provider is None:
+            raise ProviderMissing(f"The provider {name} cannot be used: {offered.missing}")
+        request = asked.request(offered.settings.model, offered.settings.max_tokens)
+        await offered.slots.acquire()
+        generation = Generation(
+            id=str(uuid_utils.uuid7()),
+            owner=owner,
+            provider=name,
+            model=request.model,
+            asked=asked.shown(),
+            created_at=utcnow(),
+        )
+        live = Live(
+            generation,
+            offered.provider,
+            request,
+            patience_of(offered.settings),
+            asked.on_disconnect,
+            self.journal.changed,
+        )
+        try:
+            self._active.enter(live)
+        except BaseException:
+            offered.slots.release()
+            raise
+        live.attach(Watch(self, live, offered.slots), 0)
+        live.start()
+        return live
+
+    def left(self, live: Live, slots: Slots) -> None:
+        """It has ended."""
+        slots.release()
+        self._active.leave(live)
+
+    def tell(self, event: GenerationStarted | GenerationEnded) -> None:
+        self._observe(event)
+
+    def _named(self, name: str | None) -> str:
+        if not self.offered:
+            raise ProviderMissing("No provider of language models is configured ([llm.NAME]).")
+        if name is None:
+            return DEFAULT if DEFAULT in self.offered else next(iter(self.offered))
+        if name not in self.offered:
+            known = ", ".join(self.offered)
+            raise InvalidParameter("provider", f"provider: {name!r} is not one of {known}.")
+        return name
+
+
+class Watch:
+    """Tells the log and the metrics of one generation, and gives its slot back in the end."""
+
+    counts = False  # who reads decides whether a generation goes on; this is nobody's client
+
+    def __init__(self, desk: Desk, live: Live, slots: Slots) -> None:
+        self._desk = desk
+        self._live = live
+        self._slots = slots
+        self._began = time.monotonic()
+        self._waits = True
+
+    def told(self, events: Sequence[Event]) -> None:
+        generation = self._live.transcript.shown
+        seconds = time.monotonic() - self._began
+        if self._waits and generation.tokens:
+            self._waits = False
+            names = generation.id, generation.provider, generation.model
+            self._desk.tell(GenerationStarted(*names, first_token_seconds=seconds))
+        if generation.state.final:
+            error = generation.error or {}
+            self._desk.tell(
+                GenerationEnded(
+                    generation_id=generation.id,
+                    provider=generation.provider,
+                    model=generation.model,
+                    outcome=generation.state.value,
+                    tokens=generation.tokens,
+                    chars=generation.chars,
+                    seconds=seconds,
+                    code=error.get("code"),
+                )
+            )
+            self._desk.left(self._live, self._slots)
+
+
+def patience_of(settings: ProviderSettings) -> Patience:
+    return Patience(
+        first_token=settings.first_token_timeout,
+        stall=settings.stall_timeout,
+        max_duration=settings.max_duration,
+        retries=settings.retries,
+    )
+
+
+__all__ = ["Desk", "Offered", "OnDisconnect"]

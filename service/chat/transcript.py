@@ -1,0 +1,98 @@
+"""The events of one generation in their order, and the text so far. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from service.chat.model import Event, Generation, State
+from service.chat.provider import Finished, ProviderFailed
+
+TOKENS_BETWEEN_PROGRESS = 10
+TERMINAL = {"done", "error", "cancelled"}
+CLOSE = "close"
+
+
+class Transcript:
+    """Begins with ``start``; ``token``s follow, and one of ``done``, ``failed``, ``cancelled``.
+
+    Each gives the events that it makes. ``close`` is always the last of all.
+    """
+
+    def __init__(self, generation: Generation) -> None:
+        self.events: list[Event] = []
+        self._generation = generation
+        self._parts: list[str] = []
+        shown = ("id", "provider", "model")
+        self._add("start", {name: getattr(generation, name) for name in shown})
+
+    @property
+    def generation(self) -> Generation:
+        """As it is now, with its text."""
+        return replace(self._generation, text="".join(self._parts), seq=len(self.events))
+
+    @property
+    def state(self) -> State:
+        return self._generation.state
+
+    @property
+    def tokens(self) -> int:
+        return self._generation.tokens
+
+    @property
+    def chars(self) -> int:
+        return self._generation.chars
+
+    @property
+    def seq(self) -> int:
+        """The number of the last event."""
+        return len(self.events)
+
+    def behind(self, seq: int) -> list[Event]:
+        """The events behind that number."""
+        return self.events[seq:]
+
+    def token(self, text: str, now: datetime) -> list[Event]:
+        """A piece of text has come."""
+        generation = self._generation
+        first = generation.first_token_at or now
+        tokens, chars = generation.tokens + 1, generation.chars + len(text)
+        self._generation = replace(generation, tokens=tokens, chars=chars, first_token_at=first)
+        self._parts.append(text)
+        made = [self._add("token", {"t": text, "n": tokens})]
+        if tokens % TOKENS_BETWEEN_PROGRESS == 0:
+            made.append(self._add("progress", self._counts()))
+        return made
+
+    def done(self, finished: Finished, now: datetime) -> list[Event]:
+        """The model has come to its end."""
+        usage = {
+            "prompt_tokens": finished.usage.prompt_tokens,
+            "completion_tokens": finished.usage.completion_tokens,
+        }
+        told = {"finish_reason": finished.reason.value, "usage": usage}
+        return self._ended(State.SUCCEEDED, "done", told | self._counts(), now, **told)
+
+    def failed(self, error: ProviderFailed, now: datetime) -> list[Event]:
+        """It could not go on."""
+        told = {"code": error.failure.value, "message": error.detail, "retry": error.retry}
+        return self._ended(State.FAILED, "error", told, now, error=told)
+
+    def cancelled(self, now: datetime) -> list[Event]:
+        """Somebody stopped it, or nobody read it any more."""
+        return self._ended(State.CANCELLED, "cancelled", {}, now)
+
+    def _ended(
+        self, state: State, name: str, data: dict[str, Any], now: datetime, **changes: Any
+    ) -> list[Event]:
+        self._generation = replace(self._generation, state=state, finished_at=now, **changes)
+        return [self._add(name, data), self._add(CLOSE, {})]
+
+    def _counts(self) -> dict[str, Any]:
+        return {"tokens": self._generation.tokens, "chars": self._generation.chars}
+
+    def _add(self, name: str, data: dict[str, Any]) -> Event:
+        event = Event(len(self.events) + 1, name, data)
+        self.events.append(event)
+        return event
