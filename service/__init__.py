@@ -39,7 +39,7 @@ The code map; a request flows downward::
                              format negotiation, counts, If-…, Range, events on the wire (pure)
     dataset, column, dialect, access, errors
                              the nouns that everything speaks of
-    configuration, settings, values, toml_lines
+    configuration, explaining, settings, values, upstream_values, toml_lines
                              tailrace.toml and environment → frozen settings
 """
 

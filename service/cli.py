@@ -19,12 +19,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service import __version__
 from service.app import create_app
-from service.configuration import explain, load
+from service.configuration import load
 from service.database import service_engine, translated
 from service.demo import load as load_demo
 from service.demo_progress import ConsoleProgress
 from service.embedded import EmbeddedPostgres
 from service.errors import ConfigurationError, SourceError
+from service.explaining import explain
 from service.processes import Children, Job, supervise
 from service.schema import migrate as migrate_schema
 from service.schema import require_head

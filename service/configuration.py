@@ -22,11 +22,18 @@ from pydantic_core import ErrorDetails
 from service.errors import ConfigurationError
 from service.settings import Settings, expected_at, field_at, is_table, keys_at
 from service.toml_lines import KeyPath, key_lines
-from service.values import NAME_RULE, default_data_dir, format_duration, masked_url
+from service.values import NAME_RULE, default_data_dir
 
 PREFIX = "TAILRACE_"
 NO_OVERRIDES: Final[Mapping[str, Any]] = MappingProxyType({})
 _REFERENCE = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)")
+_ABSENT = ("missing", "table_or_sql")
+_PLAINER = {
+    "dict_type": "should be a table",
+    "missing": "is needed",
+    "too_short": "is empty",
+    "tuple_type": "should be a list",
+}
 # Kubernetes tells every pod the address of a service called "tailrace" in such variables.
 _SERVICE_LINK = re.compile(
     r"(?s)(\w+_)?(SERVICE_HOST=|SERVICE_PORT(_\w+)?=|PORT=tcp://|PORT_\d+_(TCP|UDP|SCTP)\w*=).*"
@@ -80,72 +87,19 @@ def load(
     return settings
 
 
-def explain(settings: Settings) -> str:
-    """What ``tailrace check`` says of settings that are right: many lines, no passwords."""
-    limits, server = settings.limits, settings.server
-    sources = "\n".join(
-        f"  {name}: {_address(settings.source_url(name))}{'' if source.url else ' (the same)'}, "
-        f"lane {source.lane}, at most {source.max_connections} connections, "
-        f"exposes {', '.join(source.expose) or 'nothing by itself'}"
-        for name, source in settings.sources.items()
-    )
-    datasets = "\n".join(
-        f"  {name}: {f'table {dataset.table}' if dataset.table else 'sql'} of {dataset.source}"
-        for name, dataset in settings.datasets.items()
-    )
-    files = "\n".join(
-        f"  {name}: {root.path}{'' if root.path.is_dir() else ' (not a folder now)'}"
-        for name, root in settings.files.items()
-    )
-    upstreams = "\n".join(
-        f"  {name}: {' '.join(upstream.methods)} {upstream.base_url}"
-        f"{', of it ' + ', '.join(upstream.paths) if upstream.paths else ''}"
-        f"{', sends ' + ', '.join(upstream.headers) if upstream.headers else ''}"
-        for name, upstream in settings.upstreams.items()
-    )
-    return f"""\
-configuration: {settings.config_path or "no file"}
-data directory: {settings.data_dir}
-database: {_address(settings.database.url)}
-sources:
-{sources}
-datasets:
-{datasets or "  only what the sources expose"}
-files:
-{files or "  none"}
-upstreams:
-{upstreams or "  none"}
-free addresses: {_ports(settings)}
-limits: an export may take {format_duration(limits.max_duration)} and stall \
-{format_duration(limits.stall_timeout)}; artifacts stay {format_duration(limits.artifact_ttl)}, records {format_duration(limits.record_ttl)}
-jobs: {settings.worker.concurrency} at once in each worker, {limits.max_queued} may wait; \
-{limits.max_attempts} attempts, a lease of {format_duration(limits.lease)}; new ones need \
-{limits.min_free_space} bytes of free space
-server: {server.host} port {server.port}, processes: {server.processes}"""
-
-
-def _ports(settings: Settings) -> str:
-    if not settings.relay.allow_urls:
-        return "not relayed"
-    ports = ", ".join(map(str, settings.relay.ports))
-    return f"relayed from public hosts, ports {ports}"
-
-
-def _address(url: str | None) -> str:
-    return masked_url(url) if url else "embedded PostgreSQL"
-
-
 @dataclass
 class _Draft:
     """What has been read so far, where each part stands, and what is wrong with it.
 
-    ``unresolved`` are the paths whose value could not be had, which is told already.
+    ``unresolved`` are the paths whose value could not be had, and ``misspelt`` those that are
+    there under another name, which is told already.
     """
 
     data: dict[str, Any] = field(default_factory=dict)
     places: dict[KeyPath, str] = field(default_factory=dict)
     mistakes: list[Mistake] = field(default_factory=list)
     unresolved: set[KeyPath] = field(default_factory=set)
+    misspelt: set[KeyPath] = field(default_factory=set)
     unreadable: bool = False
 
     def lay(self, path: KeyPath, value: object, where: str) -> None:
@@ -224,8 +178,7 @@ def _read_environment(draft: _Draft, environ: Mapping[str, str]) -> None:
             path = _setting(name.lower().removesuffix("_file"), "__", draft.data)
         where = f"environment {variable}"
         if path is None:
-            near = _near(variable, _variables(name), 0.8)
-            draft.wrong((), f"is not a setting{near}", where=where)
+            draft.wrong((), f"is not a setting{_meant(name, draft.data)}", where=where)
         elif text and path in given:
             draft.wrong(path, f"is set by {given[path]} already", "one of the two", where)
         elif not text and path[-1] == "url":
@@ -256,6 +209,13 @@ def _existing(table: object, name: str) -> str | None:
     known = table if isinstance(table, dict) else ()
     found = [spelled for spelled in known if shape.fullmatch(spelled.lower())] or [name]
     return found[0] if len(found) == 1 else None
+
+
+def _meant(name: str, data: Mapping[str, Any]) -> str:
+    above = name.rpartition("__")[0]
+    if _setting(above.lower(), "__", data):
+        return f"; did you mean '{PREFIX}{above}'?"
+    return _near(f"{PREFIX}{name}", _variables(name), 0.8)
 
 
 def _variables(name: str) -> Iterator[str]:
@@ -301,7 +261,8 @@ def _resolved(draft: _Draft, path: KeyPath, value: Any, environ: Mapping[str, st
         return {key: _resolved(draft, (*path, key), inner, environ) for key, inner in value.items()}
     if isinstance(value, list):
         return [_resolved(draft, (*path, str(n)), at, environ) for n, at in enumerate(value)]
-    if isinstance(value, str) and path[2:3] == ("headers",) and value.startswith("file:"):
+    is_header = path[:1] == ("upstreams",) and path[2:3] == ("headers",)
+    if is_header and isinstance(value, str) and value.startswith("file:"):
         return _file_secret(draft, path, Path(value.removeprefix("file:")))
     reference = _REFERENCE.fullmatch(value) if isinstance(value, str) else None
     if reference is None or environ.get(reference[1]):
@@ -333,11 +294,13 @@ def _refused(draft: _Draft, error: ErrorDetails) -> None:
     path = tuple(map(str, error["loc"][:-1] if is_name else error["loc"]))
     if any(path[:length] in draft.unresolved for length in range(1, len(path) + 1)):
         return
+    if kind in _ABSENT and path in draft.misspelt:
+        return
     if kind == "extra_forbidden":
         _unknown(draft, path, error["input"])
         return
     plain = "should be a table" if is_table(path) and not is_name else error["msg"]
-    message = {"tuple_type": "should be a list", "too_short": "is empty"}.get(kind, plain)
+    message = _PLAINER.get(kind, plain)
     choices = error.get("ctx", {}).get("known", ())
     if kind == "literal_error":
         choices = get_args(field_at(path).annotation)
@@ -350,8 +313,9 @@ def _refused(draft: _Draft, error: ErrorDetails) -> None:
 def _unknown(draft: _Draft, path: KeyPath, value: object) -> None:
     parent, known = path[:-1], keys_at(path[:-1])
     hint = _near(path[-1], known)
+    meant = {name for name in known if hint.endswith(f"'{name}'?")}
     if isinstance(value, dict) and path[2:]:
         hint = f'; a name with a dot is quoted: [{path[0]}."{".".join(path[1:])}"]'
-    if hint.endswith(("]", "'table'?", "'sql'?")):
-        draft.unresolved.add((*parent, "sql"))
+        meant = {*known}
+    draft.misspelt |= {(*parent, "sql" if name == "table" else name) for name in meant}
     draft.wrong(path, f"is not a key here{hint}", f"one of {', '.join(known)}")

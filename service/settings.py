@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_args
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -23,28 +24,33 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
+from service.upstream_values import (
+    BaseUrl,
+    CaFile,
+    HeaderName,
+    HeaderValue,
+    HostName,
+    Method,
+    PathPrefix,
+    each_once,
+    parse_table,
+)
 from service.values import (
     A_LIST,
     LONGEST_TRANSACTION,
     AtOnce,
     Attempts,
-    BaseUrl,
     ChunkSize,
     DatabaseUrl,
     DatasetName,
     Expected,
     Folder,
-    HeaderName,
-    HeaderValue,
-    HostName,
     Lane,
     Line,
     LogFormat,
     LogLevel,
     Many,
-    Method,
     Origin,
-    PathPrefix,
     Pattern,
     Port,
     Retries,
@@ -60,7 +66,6 @@ from service.values import (
     among,
     default_data_dir,
     parse_list,
-    parse_table,
     spelled,
 )
 
@@ -185,9 +190,7 @@ class RelaySection(Section):
     max_connections: AtOnce = 64
     retries: Retries = 3
     unframed: bool = False
-    ca_file: Annotated[
-        Path | None, BeforeValidator(absolute), Expected("a file of certificates in PEM")
-    ] = None
+    ca_file: CaFile = None
 
 
 class UpstreamSettings(RelaySection):
@@ -212,7 +215,7 @@ class UpstreamSettings(RelaySection):
     headers: Annotated[
         Mapping[HeaderName, HeaderValue],
         BeforeValidator(parse_table),
-        Field(repr=False),
+        AfterValidator(each_once),
         Expected('a table such as { Authorization = "env:ARCHIVE_AUTHORIZATION" }'),
     ] = Field(default_factory=dict, repr=False)
     forward: Annotated[

@@ -110,6 +110,11 @@ def _less(options: Options, answer: Answer, spans: Sequence[Span]) -> Answer:
     return part(answer, (first, (first + last) // 2))
 
 
+def _more(options: Options, answer: Answer, spans: Sequence[Span]) -> Answer:
+    """206 from where it is asked for to the end of the file."""
+    return part(answer, (spans[0][0], (answer.body.size or 0) - 1))
+
+
 def _unsaid(options: Options, answer: Answer, spans: Sequence[Span]) -> Answer:
     """206 without Content-Range."""
     return part(answer, spans[0]).without("Content-Range")
@@ -127,6 +132,7 @@ RANGES: dict[str, Callable[[Options, Answer, Sequence[Span]], Answer]] = {
     "other": _other,
     "total": _total,
     "less": _less,
+    "more": _more,
     "unsaid": _unsaid,
     "untagged": _untagged,
     "refused": _refused,

@@ -40,6 +40,7 @@ JOB = {
         "bytes": 0,
         "total_rows": 9912,
         "total_kind": "estimate",
+        "total_bytes": None,
         "fraction": 0.0,
         "rows_per_s": None,
         "bytes_per_s": None,

@@ -28,6 +28,14 @@ class Part:
     last: int | None
     size: int | None
 
+    def follows(self, was: Part, place: int) -> bool:
+        """Whether it begins at ``place`` in the same whole, and goes no further than ``was``."""
+        if self.first != place or (None not in (was.size, self.size) and was.size != self.size):
+            return False
+        if was.last is None:
+            return self.size is not None  # else nobody could tell whether it goes to the end
+        return self.last is not None and self.last <= was.last
+
 
 class Answer:
     """What came back for ``asked``; ``stall`` is how many seconds a block may take."""
@@ -71,6 +79,14 @@ class Answer:
             return None
         text = self.headers.get("content-length", "")
         return int(text) if text.isdecimal() else None
+
+    @property
+    def expected(self) -> int | None:
+        """How many bytes its body has to have, by its length or else as the part that it is."""
+        part = self.part
+        if self.length is not None or part is None or part.last is None:
+            return self.length
+        return part.last + 1 - part.first
 
     @property
     def framing(self) -> str:

@@ -76,7 +76,7 @@ class Download:
             self._primed.append(None)
             return
         self._require_acceptable(head)
-        self._expected = head.length
+        self._expected = head.expected
         self._primed.append(await head.read())
 
     async def read(self) -> bytes | None:
@@ -164,25 +164,20 @@ class Download:
         was, part = self.head.part, answer.part
         assert was is not None  # noqa: S101 - _go_on has looked
         place = was.first + self.received
-        if answer.size_behind_which_nothing_is == place and was.last is None:
+        if was.last is None and answer.size_behind_which_nothing_is == place:
             self._ended = True  # all but the end of the body had come
-            return
-        same = answer.status == PARTIAL and part is not None and part.first == place
-        if (
-            not same
-            or answer.etag != self.head.etag
-            or self._coded(answer) != self._coded(self.head)
-        ):
+            same = answer.headers.get("etag") in (None, self.head.etag)
+        else:
+            same = part is not None and part.follows(was, place) and self._is_same(answer)
+        if not same:
             raise error
-        if part is not None and part.size is not None:
-            if was.size not in (None, part.size):
-                raise error
-            if was.last is None:
-                self._expected = part.size - was.first
+        if part is not None and part.size is not None and was.last is None:
+            self._expected = part.size - was.first
 
-    @staticmethod
-    def _coded(answer: Answer) -> str:
-        return str(answer.headers.get("content-encoding", ""))
+    def _is_same(self, answer: Answer) -> bool:
+        """Whether it is a part of the same version, in the same coding."""
+        codings = {each.headers.get("content-encoding") for each in (answer, self.head)}
+        return answer.status == PARTIAL and answer.etag == self.head.etag and len(codings) == 1
 
     def _require_acceptable(self, head: Answer) -> None:
         name = self._upstream.name

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import ssl
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Protocol
@@ -30,6 +32,10 @@ from service.slots import Slots
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 MAX_REDIRECTS = 5
+DIGITS_OF_SHORT = 5  # of the length of a body that is read although nobody wants it
+PATIENCE = 1.0  # seconds for that
+# As httpcore2 and h11 say it.
+ENDED_EARLY = re.compile("Server disconnected|closed connection|incomplete chunked read")
 FREE = "(url)"  # the name of what free addresses go through; no upstream can have it
 
 Fields = Sequence[tuple[str, str]]
@@ -86,12 +92,18 @@ class Upstream:
             location = response.headers.get("location")
             if response.status_code not in REDIRECTS or location is None:
                 return response
-            await response.aclose()
-            asked = self._route.redirected(asked, urljoin(asked.url, location))
+            await _pass_over(response)
+            asked = self._route.redirected(asked, self._joined(asked.url, location))
         raise RedirectRefused(f"{self.name} redirected more than {MAX_REDIRECTS} times.")
 
     async def close(self) -> None:
         await self._client.aclose()
+
+    def _joined(self, url: str, location: str) -> str:
+        try:
+            return urljoin(url, location)
+        except ValueError as error:
+            raise RedirectRefused(f"{self.name} redirects to what is no address.") from error
 
     async def _head(self, asked: Asked) -> httpx2.Response:
         try:
@@ -112,7 +124,17 @@ class Upstream:
 
 
 class UpstreamClosed(UpstreamUnavailable):
-    """The connection ended before the first byte of an answer."""
+    """The connection ended before the answer, or within it."""
+
+
+async def _pass_over(response: httpx2.Response) -> None:
+    """Close it; a short body is read, so that its connection is of use again."""
+    with suppress(httpx2.HTTPError, TimeoutError):
+        if len(response.headers.get("content-length", "")) <= DIGITS_OF_SHORT:
+            async with asyncio.timeout(PATIENCE), aclosing(response.aiter_raw()) as blocks:
+                async for _ in blocks:
+                    pass
+    await response.aclose()
 
 
 @contextmanager
@@ -122,11 +144,13 @@ def translated(name: str) -> Iterator[None]:
         yield
     except httpx2.TimeoutException as error:
         raise UpstreamTimeout(f"{name} did not accept the connection in time.") from error
+    except httpx2.ConnectError as error:
+        raise UpstreamUnavailable(f"{name} cannot be reached.") from error
     except httpx2.NetworkError as error:
-        raise UpstreamUnavailable(f"{name} cannot be reached, or broke off.") from error
+        raise UpstreamClosed(f"{name} broke off the connection.") from error
     except httpx2.RemoteProtocolError as error:
-        if "without sending a response" in str(error):
-            raise UpstreamClosed(f"{name} closed the connection without an answer.") from error
+        if ENDED_EARLY.search(str(error)):
+            raise UpstreamClosed(f"{name} closed the connection too early.") from error
         raise UpstreamError(f"What {name} sent is not HTTP as it should be.") from error
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         raise UpstreamError(f"{name} cannot be asked for this.") from error

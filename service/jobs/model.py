@@ -109,13 +109,14 @@ class Record:
         error: dict[str, Any] | None,
     ) -> Record:
         """The record after its stream ended."""
+        sent = receipt["bytes"]
         return replace(
             self,
             state=STATE_OF[outcome],
             finished_at=finished_at,
             heartbeat_at=finished_at,
             rows=receipt["rows"] or 0,
-            bytes=receipt["encoded_bytes" if receipt["bytes"] is None else "bytes"],
+            bytes=(receipt["encoded_bytes"] or 0) if sent is None else sent,
             error=error,
             receipt=receipt,
             cancel=receipt.get("cancel"),

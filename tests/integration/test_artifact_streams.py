@@ -34,6 +34,7 @@ def reader_of(path: Path, data: bytes) -> ArtifactReader:
 async def rest(stream: Stream) -> list[bytes]:
     chunks = []
     while (chunk := await stream.read()) is not None:
+        assert isinstance(chunk, bytes)
         chunks.append(chunk)
     return chunks
 

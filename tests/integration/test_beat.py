@@ -111,6 +111,7 @@ async def test_all_figures_are_written_and_told(here: Desk) -> None:
         "bytes": 4_000,
         "total_rows": 1_000,
         "total_kind": "estimate",
+        "total_bytes": None,
         "fraction": 0.5,
         "rows_per_s": 50.0,
         "bytes_per_s": 400.5,

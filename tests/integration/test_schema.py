@@ -8,14 +8,16 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import CheckConstraint, Connection, insert, inspect, select, text
 from sqlalchemy.exc import IntegrityError
@@ -194,6 +196,31 @@ async def test_values_outside_the_vocabulary_are_refused(
     async with engine.connect() as connection:
         with pytest.raises(IntegrityError, match=f"exports_{column}_check"):
             await connection.execute(insert(exports).values(_export(**{column: value})))
+
+
+async def test_exports_of_the_version_before_downloads_stay(engine: AsyncEngine) -> None:
+    old = _export(dataset="numbers", rows=7)
+    async with engine.begin() as connection:
+        await connection.run_sync(_to, command.upgrade, "0002")
+        await connection.execute(insert(exports).values(old))
+    await schema.migrate(engine)
+    async with engine.connect() as connection:
+        (row,) = (await connection.execute(select(exports))).all()
+    assert (row.id, row.dataset, row.rows, row.total_bytes) == (old["id"], "numbers", 7, None)
+    async with engine.begin() as connection:
+        await connection.run_sync(_to, command.downgrade, "0002")
+        kept = await connection.run_sync(lambda c: inspect(c).get_columns("exports", SCHEMA))
+    assert {column.name for column in exports.columns} - {column["name"] for column in kept} == {
+        "total_bytes"
+    }
+
+
+def _to(connection: Connection, move: Callable[[Config, str], None], version: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(schema.migrations_folder()))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    move(config, version)
 
 
 async def test_logging_is_left_as_it_is(engine: AsyncEngine) -> None:

@@ -133,6 +133,30 @@ async def test_a_record_is_known_at_once_and_in_the_table_soon(
         assert again == replace(done, heartbeat_at=stored.heartbeat_at, event_seq=3)
 
 
+@pytest.mark.parametrize("kind", [Kind.FILE, Kind.RELAY])
+async def test_a_download_has_no_dataset_and_a_total_in_bytes(
+    database_url: str, engine: AsyncEngine, kind: Kind
+) -> None:
+    """What it lacks is NULL and comes back as None, larger than four gigabytes though it is."""
+    nothing = dict.fromkeys(("dataset", "lane", "format", "compression", "profile"))
+    size = 5 * 1024**3
+    running = record(kind=kind, source="archive", total_bytes=size, **nothing)
+    receipt = RECEIPT | {"rows": None, "bytes": None, "encoded_bytes": size}
+    done = running.finished(receipt, Outcome.COMPLETE, datetime.now(UTC), None)
+    async with recording(database_url) as recorder:
+        recorder.finish(done)
+        await reaches(engine, running.id, State.SUCCEEDED)
+    stored = await row(engine, running.id)
+    assert {name: getattr(stored, name) for name in nothing} == nothing
+    assert (stored.kind, stored.source) == (kind.value, "archive")
+    assert (stored.total_bytes, stored.rows, stored.bytes) == (size, 0, size)
+    async with recording(database_url) as other:
+        again = await other.get(running.id)
+        assert again == replace(done, heartbeat_at=stored.heartbeat_at, event_seq=2)
+        assert await other.newest(owner="anonymous", kind=kind) == [again]
+        assert await other.newest(owner="anonymous", dataset="archive") == []
+
+
 async def test_what_is_pending_is_written_by_stop(database_url: str, engine: AsyncEngine) -> None:
     done = [finished(record()) for _ in range(1000)]
     async with recording(database_url, started=False) as recorder:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from service.configuration import ConfigurationMistakes, Mistake, explain, load
+from service.configuration import ConfigurationMistakes, Mistake, load
 from service.errors import ConfigurationError
 from service.settings import DatasetSettings, Settings, SourceSettings, keys_at
 
@@ -329,30 +329,3 @@ def test_any_surplus_key_is_told_at_its_line(key: str, line: int, value: str) ->
     assert where == f"tailrace.toml:{line}"
     assert tomllib.loads(f"{path} = 1") == tomllib.loads(f'{table}{"." * bool(table)}"{key}" = 1')
     assert last[0] == f"tailrace.toml:{len(VALID.splitlines()) + value.count(chr(10)) + 2}"
-
-
-def test_explain() -> None:
-    assert read() == Settings(data_dir=Path("/home/u/.local/share/tailrace"))
-    text = explain(read())
-    assert "configuration: no file\n" in text
-    assert "  main: embedded PostgreSQL (the same), lane auto, at most 8 connections, " in text
-    assert "exposes public.*\ndatasets:\n  only what the sources expose\n" in text
-    assert (
-        explain(read(VALID.replace("tailrace@db", f"tailrace:{SECRET}@db")))
-        == """\
-configuration: tailrace.toml
-data directory: /var/lib/tailrace
-database: postgresql://tailrace:***@db/tailrace
-sources:
-  main: postgresql://tailrace:***@db/tailrace (the same), lane auto, at most 8 connections, \
-exposes public.*, sales.daily
-  cold.store: postgresql://tailrace:***@db/tailrace (the same), lane copy, at most 8 connections, \
-exposes nothing by itself
-datasets:
-  Flights: table public.flights of main
-  routes: sql of cold.store
-limits: an export may take 4h and stall 1m30s; artifacts stay 7d, records 30d
-jobs: 4 at once in each worker, 1000 may wait; 4 attempts, a lease of 15s; \
-new ones need 1073741824 bytes of free space
-server: 127.0.0.1 port 8000, processes: 1"""
-    )

@@ -21,6 +21,7 @@ from service.observe import (
     StreamStarted,
     Swept,
     Unexpected,
+    UpstreamFailed,
     WorkerWaiting,
     log,
     observer,
@@ -37,6 +38,7 @@ EVENTS = [
     (RecordsDropped(2), "error"),
     (DatasetUnusable("numbers", "it is gone"), "error"),
     (Unexpected("/", "Traceback"), "error"),
+    (UpstreamFailed("archive", "upstream_timeout", "ReadTimeout()"), "warning"),
     (JobStarted("an id", "numbers", 1), "info"),
     (JobEnded("an id", "numbers", 1, "succeeded", 7, 70, 0.5, None), "info"),
     (WorkerWaiting("OSError()"), "warning"),
@@ -134,6 +136,17 @@ def test_losses_and_bugs_are_counted(metrics: Metrics) -> None:
     metrics(Unexpected("/", "Traceback"))
     assert sample(metrics, "tailrace_records_dropped_total", {}) == 5
     assert sample(metrics, "tailrace_unexpected_errors_total", {}) == 1
+
+
+def test_failures_are_counted_by_upstream_and_code(metrics: Metrics) -> None:
+    metrics(UpstreamFailed("archive", "upstream_timeout", "ReadTimeout()"))
+    metrics(UpstreamFailed("archive", "upstream_timeout", "another"))
+    metrics(UpstreamFailed("other", "upstream_error", "LocalProtocolError()"))
+    name = "tailrace_upstream_failures_total"
+    timeouts = {"upstream": "archive", "code": "upstream_timeout"}
+    assert sample(metrics, name, timeouts) == 2
+    assert sample(metrics, name, {"upstream": "other", "code": "upstream_error"}) == 1
+    assert sample(metrics, name, timeouts | {"upstream": "other"}) is None
 
 
 def test_what_has_no_metric_is_passed_over(metrics: Metrics) -> None:

@@ -76,6 +76,18 @@ def test_a_receipt_as_plain_data() -> None:
     assert json.loads(json.dumps(plain)) == plain
 
 
+def test_a_receipt_of_a_download_says_what_only_downloads_have() -> None:
+    download = {"status": 206, "retries": 1}
+    unknown = replace(RECEIPT, rows=None, bytes=None, sha256=None, format=None, compression=None)
+    plain = replace(unknown, snapshot=None, download=download).as_dict()
+    assert plain["download"] == download
+    assert plain.keys() - RECEIPT.as_dict().keys() == {"download"}
+    for name in ("rows", "bytes", "sha256", "format", "compression", "snapshot"):
+        assert plain[name] is None
+    assert (plain["encoded_bytes"], plain["encoded_sha256"]) == (7, "cd")
+    assert json.loads(json.dumps(plain)) == plain
+
+
 def test_a_receipt_of_a_stream_that_never_read_has_no_snapshot() -> None:
     plain = replace(RECEIPT, snapshot=None, outcome=Outcome.FAILED).as_dict()
     assert (plain["snapshot"], plain["outcome"]) == (None, "failed")

@@ -129,10 +129,35 @@ def test_accept_encoding_chooses_the_coding(accepted: str, coding: str | None) -
     assert negotiate_encoding(accepted) == coding
 
 
+@pytest.mark.parametrize(
+    ("accepted", "offered", "coding"),
+    [
+        ("gzip, zstd", [], None),
+        ("*", [], None),
+        ("gzip, zstd", ["gzip"], "gzip"),
+        ("gzip;q=0.5, zstd", ["gzip"], "gzip"),
+        ("zstd", ["gzip"], None),
+        ("zstd, *;q=0.1", ["gzip"], "gzip"),
+        ("gzip, zstd", ["gzip", "zstd"], "zstd"),
+        ("gzip, zstd;q=0.9", ["zstd", "gzip"], "gzip"),
+        ("identity;q=0.8, gzip;q=0.7, zstd;q=0.9", ["gzip"], None),
+        ("identity;q=0.8, gzip;q=0.7, zstd;q=0.9", ["gzip", "zstd"], "zstd"),
+        ("identity;q=0, *;q=0", ["gzip", "zstd"], None),
+        ("br", ["br"], None),
+    ],
+)
+def test_only_what_is_offered_is_chosen(
+    accepted: str, offered: list[str], coding: str | None
+) -> None:
+    assert negotiate_encoding(accepted, offered) == coding
+
+
 @given(st.text(), st.text(alphabet="gzipstdcv/*;q=01., ", max_size=30))
 def test_no_header_breaks_the_negotiation(text: str, near: str) -> None:
     for header in (text, near):
         assert negotiate_encoding(header) in (None, "gzip", "zstd")
+        assert negotiate_encoding(header, ["gzip"]) in (None, "gzip")
+        assert negotiate_encoding(header, []) is None
         with suppress(NotAcceptable):
             assert negotiate_format(None, header) in FORMATS.values()
 

@@ -102,12 +102,17 @@ def test_check_explains_a_good_configuration_without_its_secrets(tmp_path: Path)
         expose = ["public.*"]
         [datasets.flights]
         table = "public.flights"
+        [upstreams.archive]
+        base_url = "https://archive.example/exports"
+        headers = { Authorization = "env:AUTHORIZATION", X-Key = "hunter2" }
         """
     )
-    said = tailrace("check", "--config", str(file), environ=environment(None))
+    environ = environment(None) | {"AUTHORIZATION": "Bearer hunter2"}
+    said = tailrace("check", "--config", str(file), environ=environ)
     assert said.returncode == 0
     assert "db.example:5433/data" in said.stdout
     assert "flights" in said.stdout
+    assert "https://archive.example/exports/; sends Authorization, X-Key\n" in said.stdout
     assert "hunter2" not in said.stdout + said.stderr
 
 

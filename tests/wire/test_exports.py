@@ -85,6 +85,7 @@ def test_a_record_says_what_was_exported(served: Served) -> None:
         "kind": "stream",
         "owner": "anonymous",
         "dataset": "small",
+        "source": "main",
         "format": "ndjson",
         "compression": "gzip",
         "profile": "machine",
@@ -110,6 +111,7 @@ def test_a_record_says_what_was_exported(served: Served) -> None:
     }
     assert (progress["rows"], progress["bytes"]) == (4, len(answer.body))
     assert (progress["total_rows"], progress["total_kind"]) == (4, "exact")
+    assert progress["total_bytes"] == len(answer.body)
     assert (progress["fraction"], progress["eta_s"]) == (1.0, None)
 
 

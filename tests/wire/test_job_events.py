@@ -73,6 +73,7 @@ def test_the_state_is_the_whole_export(served: Served, jobs: OwnJobs) -> None:
         "kind": "job",
         "owner": "anonymous",
         "dataset": "things",
+        "source": "nowhere",
         "format": "csv",
         "compression": "none",
         "profile": "machine",
@@ -87,6 +88,7 @@ def test_the_state_is_the_whole_export(served: Served, jobs: OwnJobs) -> None:
             "bytes": 0,
             "total_rows": 20,
             "total_kind": "unknown",
+            "total_bytes": None,
             "fraction": 0.0,
             **dict.fromkeys(("rows_per_s", "bytes_per_s", "eta_s")),
         },
@@ -158,6 +160,7 @@ def test_progress_tells_how_far_it_is(served: Served, jobs: OwnJobs) -> None:
         "bytes": 50,
         "total_rows": 20,
         "total_kind": "estimate",
+        "total_bytes": None,
         "fraction": 0.25,
         **dict.fromkeys(("rows_per_s", "bytes_per_s", "eta_s")),
     }

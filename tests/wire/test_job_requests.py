@@ -76,6 +76,7 @@ def test_the_whole_resource(base: str) -> None:
         "kind": "job",
         "owner": "anonymous",
         "dataset": "numbers",
+        "source": "main",
         "format": "ndjson",
         "compression": "zstd",
         "profile": "machine",
@@ -100,7 +101,7 @@ def test_the_whole_resource(base: str) -> None:
     assert request == request | wanted | {"dataset": "numbers"}
     assert "fresh" not in request
     assert progress.keys() == {
-        *("rows", "bytes", "total_rows", "total_kind"),
+        *("rows", "bytes", "total_rows", "total_kind", "total_bytes"),
         *("fraction", "rows_per_s", "bytes_per_s", "eta_s"),
     }
     assert (progress["rows"], progress["bytes"], progress["total_kind"]) == (0, 0, "estimate")

@@ -95,6 +95,11 @@ def test_openapi_says_where_304_is_possible(served: Served) -> None:
         "/v1/exports/{export_id}",
         "/v1/exports/{export_id}/receipt",
         "/v1/exports/{export_id}/content",
+        "/v1/files",
+        "/v1/files/{root}/{path}",
+        "/v1/relay",
+        "/v1/relay/{upstream}/{path}",
+        "/v1/upstreams",
     }
 
 

@@ -1,0 +1,1 @@
+"""Files from disk and downloads from upstreams."""
