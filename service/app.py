@@ -10,13 +10,26 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from service import __version__
-from service.api import content, datasets, events, exports, files, jobs, operations, relays, rows
+from service.api import (
+    chat,
+    content,
+    datasets,
+    events,
+    exports,
+    files,
+    jobs,
+    operations,
+    relays,
+    rows,
+)
 from service.api.context import RequestContext
 from service.api.openapi import ERROR_RESPONSES
 from service.api.problems import handlers
 from service.artifacts.folder import artifact_folder
 from service.artifacts.growth import Growth
 from service.catalog import Catalog
+from service.chat.opening import open_desk
+from service.chat.store import GENERATIONS, STOP
 from service.database import service_engine
 from service.databases.opening import open_sources
 from service.download.share import open_shares
@@ -80,6 +93,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     app.state.service = service
     for router in (
         datasets.router,
+        chat.router,
         rows.router,
         exports.router,
         jobs.router,
@@ -103,7 +117,15 @@ def build_service(settings: Settings, database_url: str) -> Service:
     engine = service_engine(database_url)
     queue, hub = Queue(engine), Hub(engine, observe, export_event)
     recorder = Recorder(engine, observe)
-    heard = {EVENTS: hub.hint, DELETED: hub.deleted, CANCEL: recorder.cancel_named}
+    active = ActiveStreams()
+    desk = open_desk(settings, engine, active, observe)
+    heard = {
+        EVENTS: hub.hint,
+        DELETED: hub.deleted,
+        CANCEL: recorder.cancel_named,
+        GENERATIONS: desk.tails.hint,
+        STOP: desk.journal.stop_named,
+    }
     return Service(
         settings=settings,
         engine=engine,
@@ -113,7 +135,8 @@ def build_service(settings: Settings, database_url: str) -> Service:
         catalog=Catalog(sources, settings.sources, settings.datasets, observe),
         recorder=recorder,
         cursors=Cursors(settings.server.secret or kept_secret(settings.data_dir)),
-        active=ActiveStreams(),
+        active=active,
+        desk=desk,
         queue=queue,
         ledger=Ledger(engine, queue),
         shelf=Shelf(artifact_folder(settings.data_dir), Growth(), hub),

@@ -28,6 +28,7 @@ The tree::
     │   ├── UpstreamTimeout          504 upstream_timeout: it did not connect, answer or go on
     │   ├── RedirectRefused          502 redirect_refused: it leads where a relay may not follow
     │   └── BadLine                  502 bad_line: a line is not JSON, or too long
+    ├── ProviderMissing              503 provider_missing: a language model that cannot be asked
     ├── TooLarge                     413 too_large: a download is over the relay's limit
     ├── FileChanged                  503 file_changed: while it was read
     ├── StorageFailed                507 storage_failed: an artifact cannot be written
@@ -233,6 +234,12 @@ class RedirectRefused(UpstreamError):
 class BadLine(UpstreamError):
     code = "bad_line"
     title = "A line of the upstream cannot be passed on"
+
+
+class ProviderMissing(TailraceError):
+    status = 503
+    code = "provider_missing"
+    title = "The provider of language models cannot be used"
 
 
 class TooLarge(TailraceError):

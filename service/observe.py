@@ -130,6 +130,32 @@ class DatasetUnusable(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class GenerationStarted(Event):
+    """The first token has come."""
+
+    name: ClassVar[str] = "generation started"
+    generation_id: str
+    provider: str
+    model: str
+    first_token_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationEnded(Event):
+    """``outcome`` is its last state; ``code`` is that of its error."""
+
+    name: ClassVar[str] = "generation ended"
+    generation_id: str
+    provider: str
+    model: str
+    outcome: str
+    tokens: int
+    chars: int
+    seconds: float
+    code: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class UpstreamFailed(Event):
     """What an upstream failed with; ``error`` says more than its client is told."""
 
@@ -213,6 +239,16 @@ class Metrics:
             "Failures of upstreams, those that were made up for included.",
             ("upstream", "code"),
         )
+        # Not the model, which callers name.
+        self.generations = counter(
+            "tailrace_generations",
+            "Answers of language models that ended.",
+            ("provider", "outcome", "code"),
+        )
+        self.tokens = counter("tailrace_generation_tokens", "Pieces of text.", ("provider",))
+        self.first_token = histogram(
+            "tailrace_first_token_seconds", "Time from request to first token.", ("provider",)
+        )
         self.unexpected = counter("tailrace_unexpected_errors", "Errors that are bugs.")
 
     def __call__(self, event: Event) -> None:
@@ -228,6 +264,11 @@ class Metrics:
                 self.request_duration.labels(event.method, event.route).observe(event.seconds)
             case RecordsDropped():
                 self.dropped.inc(event.count)
+            case GenerationStarted():
+                self.first_token.labels(event.provider).observe(event.first_token_seconds)
+            case GenerationEnded():
+                self.generations.labels(event.provider, event.outcome, event.code or "").inc()
+                self.tokens.labels(event.provider).inc(event.tokens)
             case UpstreamFailed():
                 self.upstreams.labels(event.upstream, event.code).inc()
             case Unexpected():

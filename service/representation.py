@@ -84,6 +84,16 @@ def negotiate_format(suffix: str | None, accept: str) -> Format:
     return best
 
 
+def prefers_text(accept: str) -> bool | None:
+    """Whether ``Accept`` likes bare text better than events; None where it takes neither."""
+    ranges = dict(_weighted(accept or "*/*"))
+    anything = ranges.get("*/*", 0.0)
+    family = ranges.get("text/*", anything)
+    text = ranges.get("text/plain", family)
+    events = ranges.get("text/event-stream", family)
+    return None if max(text, events) <= 0 else text > events
+
+
 def negotiate_encoding(
     accept_encoding: str, offered: Collection[str] = tuple(COMPRESSIONS)
 ) -> str | None:

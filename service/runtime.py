@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from service.access import ANONYMOUS, Caller
 from service.artifacts.folder import ArtifactFolder
 from service.catalog import Catalog
+from service.chat.desk import Desk
 from service.databases.source import Source
 from service.download.share import Share
 from service.download.upstreams import Upstreams
@@ -38,6 +39,7 @@ class Service:
     sources: dict[str, Source]
     shares: dict[str, Share]
     upstreams: Upstreams
+    desk: Desk
     catalog: Catalog
     recorder: Recorder
     cursors: Cursors
@@ -63,6 +65,7 @@ class Service:
         await self.recorder.start()
         self.hub.start()
         self.readers.start()
+        self.desk.start()
         self.listener.start()
         self.active.when_draining(self.readers.close)
         with contextlib.suppress(TailraceError):
@@ -73,6 +76,7 @@ class Service:
         await self.listener.stop()
         await self.readers.stop()
         await self.hub.stop()
+        await self.desk.stop()
         await self.recorder.stop()
         await asyncio.gather(*(source.close() for source in self.sources.values()))
         await self.upstreams.close()

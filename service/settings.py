@@ -53,6 +53,7 @@ from service.values import (
     Origin,
     Pattern,
     Port,
+    ProviderKind,
     Retries,
     Seconds,
     Size,
@@ -65,6 +66,7 @@ from service.values import (
     absolute,
     among,
     default_data_dir,
+    parse_duration,
     parse_list,
     spelled,
 )
@@ -154,6 +156,7 @@ class LimitSettings(Section):
     join_max_age: Seconds = 10.0
     lease: Annotated[Seconds, Field(ge=1.0)] = 15.0
     record_ttl: Seconds = 30 * 86_400.0
+    generation_ttl: Seconds = 86_400.0
     chunk_size: ChunkSize = 256 * 1024
     max_line: Line = 1024**2
     min_free_space: Size = 1024**3
@@ -243,6 +246,37 @@ class RelaySettings(RelaySection):
     ] = (80, 443)
 
 
+class ProviderSettings(Section):
+    """A provider of language models; durations are seconds, ``base_url`` None is its maker's.
+
+    ``max_tokens`` is the most that a caller may ask for. ``echo`` is a stand-in that needs no key;
+    ``pace`` is how many seconds it waits before each token.
+    """
+
+    kind: Annotated[ProviderKind, Field(validate_default=True)]
+    base_url: BaseUrl | None = None
+    api_key: Annotated[
+        Text | None, Field(repr=False), Expected('a secret such as "env:OPENAI_API_KEY"')
+    ] = None
+    model: Annotated[
+        Text, Field(validate_default=True), Expected("the name of a model, as its provider has it")
+    ] = ""
+    first_token_timeout: Seconds = 60.0
+    stall_timeout: Seconds = 30.0
+    max_duration: Annotated[Seconds, Field(le=LONGEST_TRANSACTION)] = 600.0
+    max_tokens: Annotated[
+        Whole, Field(ge=1, le=1_000_000), Expected("a whole number from 1 to 1000000")
+    ] = 8_192
+    max_generations: AtOnce = 64
+    retries: Retries = 2
+    pace: Annotated[float, BeforeValidator(parse_duration), Field(ge=0, le=60)] = 0.0
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _needed(cls, model: object, info: ValidationInfo) -> object:
+        return "echo" if model == "" and info.data.get("kind") == "echo" else model
+
+
 class WorkerSettings(Section):
     """The workers that run jobs: how many exports each runs at once."""
 
@@ -290,6 +324,7 @@ class Settings(Section):
     files: Mapping[SourceName, RootSettings] = Field(default_factory=dict)
     upstreams: Mapping[SourceName, UpstreamSettings] = Field(default_factory=dict)
     relay: RelaySettings = Field(default_factory=RelaySettings)
+    llm: Mapping[SourceName, ProviderSettings] = Field(default_factory=dict)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
     log: LogSettings = Field(default_factory=LogSettings)

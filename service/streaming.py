@@ -76,29 +76,35 @@ class ClientStalled(TailraceError):
 SendPart = Callable[[FilePart], Awaitable[None]]
 
 
+class Active(Protocol):
+    """What a drain lets end, and then breaks off."""
+
+    def break_off(self, reason: TailraceError) -> None: ...
+
+
 class ActiveStreams:
-    """The streams of this process that are being sent; a drain refuses new ones."""
+    """The streams of this process that go on; a drain refuses new ones."""
 
     def __init__(self) -> None:
-        self._responses: set[StreamResponse] = set()
+        self._streams: set[Active] = set()
         self._idle = asyncio.Event()
         self._idle.set()
         self._told: list[Callable[[], None]] = []
         self.draining = False
 
     def __len__(self) -> int:
-        return len(self._responses)
+        return len(self._streams)
 
-    def enter(self, response: StreamResponse) -> None:
+    def enter(self, stream: Active) -> None:
         """Raises Draining when no new stream may start."""
         if self.draining:
             raise Draining
-        self._responses.add(response)
+        self._streams.add(stream)
         self._idle.clear()
 
-    def leave(self, response: StreamResponse) -> None:
-        self._responses.discard(response)
-        if not self._responses:
+    def leave(self, stream: Active) -> None:
+        self._streams.discard(stream)
+        if not self._streams:
             self._idle.set()
 
     def when_draining(self, told: Callable[[], None]) -> None:
@@ -114,8 +120,8 @@ class ActiveStreams:
             async with asyncio.timeout(within):
                 await self._idle.wait()
         except TimeoutError:
-            for response in list(self._responses):
-                response.break_off(Draining())
+            for stream in list(self._streams):
+                stream.break_off(Draining())
         await self._idle.wait()
 
 

@@ -304,5 +304,6 @@ Line = Annotated[
     Expected("a size from '1KiB' to '64MiB'"),
 ]
 Lane = Literal["auto", "copy", "rows"]
+ProviderKind = Literal["openai", "anthropic", "echo"]
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 LogFormat = Literal["json", "console"]

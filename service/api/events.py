@@ -37,7 +37,7 @@ async def export_events(
 ) -> Response:
     """`state`, then `progress` at most four times a second, then how it ended, then `close`."""
     service = service_of(request)
-    last = _last(request, last_event_id)
+    last = last_number(request, last_event_id)
     # Somebody else's events of it are ours, too, as long as they are not behind the client's.
     watched = service.hub.known(str(export_id))
     behind = watched is None or (watched.event_seq or 0) < (last or 0)
@@ -80,7 +80,7 @@ def _response(request: Request, stream: EventStream) -> Response:
     return DetachedResponse(stream, service_of(request).active, HEADERS)
 
 
-def _last(request: Request, parameter: str | None) -> int | None:
+def last_number(request: Request, parameter: str | None) -> int | None:
     """The header's id, which is newer than that in the address of a client that comes back."""
     text = request.headers.get("last-event-id") or parameter
     if not text:

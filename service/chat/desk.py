@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import uuid_utils.compat as uuid_utils
@@ -13,7 +13,7 @@ from service.chat.asking import ChatBody
 from service.chat.following import Tails
 from service.chat.journal import Journal
 from service.chat.live import Live, Patience
-from service.chat.model import Event, Generation, OnDisconnect
+from service.chat.model import Generation
 from service.chat.provider import Provider
 from service.database import utcnow
 from service.errors import InvalidParameter, ProviderMissing
@@ -85,16 +85,25 @@ class Desk:
             request,
             patience_of(offered.settings),
             asked.on_disconnect,
-            self.journal.changed,
+            Watch(self, offered.slots).changed,
         )
         try:
             self._active.enter(live)
         except BaseException:
             offered.slots.release()
             raise
-        live.attach(Watch(self, live, offered.slots), 0)
         live.start()
         return live
+
+    async def cancel(self, generation_id: str, within: float) -> Generation | None:
+        """The generation once it has ended, or as it is after so many seconds."""
+        live = self.journal.live(generation_id)
+        if live is not None:
+            live.cancel()
+            await live.ended(within)
+        else:
+            await self.tails.ask_to_stop(generation_id, within)
+        return await self.journal.get(generation_id)
 
     def left(self, live: Live, slots: Slots) -> None:
         """It has ended."""
@@ -116,39 +125,44 @@ class Desk:
 
 
 class Watch:
-    """Tells the log and the metrics of one generation, and gives its slot back in the end."""
+    """Has one generation written down, tells the log and the metrics, and frees its slot."""
 
-    counts = False  # who reads decides whether a generation goes on; this is nobody's client
-
-    def __init__(self, desk: Desk, live: Live, slots: Slots) -> None:
+    def __init__(self, desk: Desk, slots: Slots) -> None:
         self._desk = desk
-        self._live = live
         self._slots = slots
         self._began = time.monotonic()
         self._waits = True
 
-    def told(self, events: Sequence[Event]) -> None:
-        generation = self._live.transcript.shown
-        seconds = time.monotonic() - self._began
-        if self._waits and generation.tokens:
+    def changed(self, live: Live) -> None:
+        """``live`` has new events."""
+        self._desk.journal.changed(live)
+        transcript = live.transcript
+        if self._waits and transcript.tokens:
             self._waits = False
-            names = generation.id, generation.provider, generation.model
-            self._desk.tell(GenerationStarted(*names, first_token_seconds=seconds))
-        if generation.state.final:
-            error = generation.error or {}
-            self._desk.tell(
-                GenerationEnded(
-                    generation_id=generation.id,
-                    provider=generation.provider,
-                    model=generation.model,
-                    outcome=generation.state.value,
-                    tokens=generation.tokens,
-                    chars=generation.chars,
-                    seconds=seconds,
-                    code=error.get("code"),
-                )
-            )
-            self._desk.left(self._live, self._slots)
+            self._desk.tell(self._started(transcript.summary))
+        if transcript.state.final:
+            self._desk.tell(self._ended(transcript.summary))
+            self._desk.left(live, self._slots)
+
+    def _started(self, generation: Generation) -> GenerationStarted:
+        return GenerationStarted(
+            generation_id=generation.id,
+            provider=generation.provider,
+            model=generation.model,
+            first_token_seconds=time.monotonic() - self._began,
+        )
+
+    def _ended(self, generation: Generation) -> GenerationEnded:
+        return GenerationEnded(
+            generation_id=generation.id,
+            provider=generation.provider,
+            model=generation.model,
+            outcome=generation.state.value,
+            tokens=generation.tokens,
+            chars=generation.chars,
+            seconds=time.monotonic() - self._began,
+            code=(generation.error or {}).get("code"),
+        )
 
 
 def patience_of(settings: ProviderSettings) -> Patience:
@@ -158,6 +172,3 @@ def patience_of(settings: ProviderSettings) -> Patience:
         max_duration=settings.max_duration,
         retries=settings.retries,
     )
-
-
-__all__ = ["Desk", "Offered", "OnDisconnect"]

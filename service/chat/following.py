@@ -72,6 +72,13 @@ class Tails:
             self._hinted |= ids
         self._wake.set()
 
+    async def ask_to_stop(self, generation_id: str, within: float) -> None:
+        """Tell the process that runs it, and wait for its end for so many seconds."""
+        await self._store.ask_to_stop(generation_id)
+        ended = Ended()
+        with self.follow(generation_id, ended), contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(ended.over.wait(), within)
+
     @contextmanager
     def follow(self, generation_id: str, follower: Follower) -> Iterator[None]:
         """Tell ``follower`` of every event behind its ``seq``, until the block ends."""
@@ -107,6 +114,19 @@ class Tails:
         for follower in followers:
             if new := [event for event in events if event.seq > follower.seq]:
                 follower.told(new)
+
+
+class Ended:
+    """Waits for the last event."""
+
+    def __init__(self) -> None:
+        self.seq = 0
+        self.over = asyncio.Event()
+
+    def told(self, events: Sequence[Event]) -> None:
+        self.seq = events[-1].seq
+        if events[-1].name == CLOSE:
+            self.over.set()
 
 
 class GenerationEvents:

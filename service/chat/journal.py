@@ -16,6 +16,7 @@ from service.chat.live import Live
 from service.chat.model import Event, Generation
 from service.chat.store import Store
 from service.database import AWAY
+from service.jobs.log import ids_of
 from service.observe import Observer, RecordsNotWritten
 
 BATCH_SECONDS = 0.1  # how far the tables may lag behind
@@ -75,9 +76,9 @@ class Journal:
         self._dirty[live.id] = None
         self._wake.set()
 
-    def cancel_named(self, ids: frozenset[str]) -> None:
-        """Somebody asked some process to stop these."""
-        for generation_id in ids & self._live.keys():
+    def stop_named(self, payload: str | None) -> None:
+        """Somebody asked some process to stop these; where nobody tells which, the beat looks."""
+        for generation_id in (ids_of(payload) or frozenset()) & self._live.keys():
             self._live[generation_id].cancel()
 
     async def get(self, generation_id: str) -> Generation | None:
@@ -129,7 +130,8 @@ class Journal:
 
     async def _beat(self) -> None:
         if running := [live.id for live in self.running()]:
-            self.cancel_named(frozenset(await self._store.alive(running)))
+            for generation_id in await self._store.alive(running):
+                self._live[generation_id].cancel()
 
     async def _sweep(self) -> None:
         await self._store.sweep(LOST_AFTER, self._keep, list(self._live))

@@ -19,9 +19,10 @@ from service.chat.tables import generation_events, generations
 from service.chat.transcript import CLOSE
 from service.database import AWAY
 from service.errors import RecordsUnavailable
-from service.jobs.log import CANCEL, notify, payload_of
+from service.jobs.log import notify, payload_of
 
-CHANNEL = "tailrace_generations"  # whose payload names generations that have new events
+GENERATIONS = "tailrace_generations"  # the channel that names those that have new events
+STOP = "tailrace_stop"  # the channel that names one that is to stop
 COLUMNS = tuple(field.name for field in fields(Generation))
 LOST = {
     "code": Failure.UNKNOWN.value,
@@ -61,7 +62,7 @@ class Store:
             ]
             if rows:
                 await connection.execute(INSERT_EVENTS, rows)
-            await notify(connection, CHANNEL, payload_of(ids))
+            await notify(connection, GENERATIONS, payload_of(ids))
 
     async def get(self, generation_id: str) -> Generation | None:
         """The row; while it runs, with the text of the events that have been written."""
@@ -96,7 +97,7 @@ class Store:
         with answered():
             async with self._engine.begin() as connection:
                 if (await connection.execute(wanted)).rowcount:
-                    await notify(connection, CANCEL, generation_id)
+                    await notify(connection, STOP, generation_id)
 
     async def alive(self, ids: Sequence[str]) -> list[str]:
         """Say that these run, and tell which of them are to stop."""
@@ -130,7 +131,7 @@ class Store:
             old = c.finished_at < sa.func.now() - keep
             await connection.execute(sa.delete(generations).where(old))
             if lost:
-                await notify(connection, CHANNEL, payload_of(str(row.id) for row in lost))
+                await notify(connection, GENERATIONS, payload_of(str(row.id) for row in lost))
         return len(lost)
 
 

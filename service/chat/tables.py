@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import (
+    JSON,
     BigInteger,
     Column,
     DateTime,
@@ -63,6 +64,6 @@ generation_events = Table(
     ),
     Column("last", BigInteger, primary_key=True, comment="Number of the last event in here."),
     Column("first", BigInteger, nullable=False, comment="Number of the first."),
-    Column("events", JSONB, nullable=False, comment="Name and data of each, in order."),
+    Column("events", JSON, nullable=False, comment="Name and data of each, in order."),
     comment="Events of generations, a row for each batch that was written at once.",
 )

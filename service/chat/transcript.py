@@ -33,6 +33,11 @@ class Transcript:
         return replace(self._generation, text="".join(self._parts), seq=len(self.events))
 
     @property
+    def summary(self) -> Generation:
+        """The same without its text, which would be put together for it."""
+        return self._generation
+
+    @property
     def state(self) -> State:
         return self._generation.state
 
