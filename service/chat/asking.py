@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.chat.model import OnDisconnect
-from service.chat.provider import ChatMessage, ChatRequest, Role
+from service.chat.provider import Answers, ChatMessage, ChatRequest, Provider, Role
 from service.errors import InvalidParameter
 
 MOST_MESSAGES = 1_000
 Name = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class Asked(Protocol):
+    """Something that a generation is made for; ``provider`` None is the default one."""
+
+    @property
+    def provider(self) -> str | None: ...
+
+    @property
+    def on_disconnect(self) -> OnDisconnect: ...
+
+    def request(self, default_model: str, most_tokens: int) -> ChatRequest:
+        """What the provider is asked first."""
+        ...
+
+    def answers(self, provider: Provider) -> Answers:
+        """What comes of asking ``provider``."""
+        ...
+
+    def shown(self) -> dict[str, Any]:
+        """What is kept of it."""
+        ...
 
 
 class MessageBody(BaseModel):
@@ -46,6 +68,10 @@ class ChatBody(BaseModel):
             max_tokens=self.max_tokens,
             temperature=self.temperature,
         )
+
+    def answers(self, provider: Provider) -> Answers:
+        """Its own, as they come."""
+        return provider
 
     def shown(self) -> dict[str, Any]:
         """What is kept of it: everything but what was said."""

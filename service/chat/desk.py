@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import uuid_utils.compat as uuid_utils
 
-from service.chat.asking import ChatBody
+from service.chat.asking import Asked
 from service.chat.following import Tails
 from service.chat.journal import Journal
 from service.chat.live import Live, Patience
@@ -63,7 +63,7 @@ class Desk:
         every = [item.provider for item in self.offered.values() if item.provider is not None]
         await asyncio.gather(*(provider.close() for provider in every))
 
-    async def begin(self, asked: ChatBody, owner: str) -> Live:
+    async def begin(self, asked: Asked, owner: str) -> Live:
         """A generation that runs. Raises InvalidParameter, ProviderMissing, Busy and Draining."""
         name = self._named(asked.provider)
         offered = self.offered[name]
@@ -81,7 +81,7 @@ class Desk:
         )
         live = Live(
             generation,
-            offered.provider,
+            asked.answers(offered.provider),
             request,
             patience_of(offered.settings),
             asked.on_disconnect,

@@ -10,12 +10,13 @@ from typing import Protocol
 
 from service.chat.model import Event, Generation, OnDisconnect
 from service.chat.provider import (
+    Answers,
     ChatRequest,
     Failure,
     Finished,
     FinishReason,
+    Note,
     Piece,
-    Provider,
     ProviderFailed,
 )
 from service.chat.transcript import Transcript
@@ -24,6 +25,7 @@ from service.errors import TailraceError
 
 FIRST_PAUSE = 0.5  # seconds before another try, where the provider asks for none
 LONGEST_PAUSE = 10.0
+STARTED = 1  # event: that it has begun
 MOST_PIECES = 8  # of text for each token of max_tokens: more, and the provider ignores the limit
 
 
@@ -49,14 +51,14 @@ class Live:
     def __init__(
         self,
         generation: Generation,
-        provider: Provider,
+        answers: Answers,
         request: ChatRequest,
         patience: Patience,
         on_disconnect: OnDisconnect,
         changed: Callable[[Live], None],
     ) -> None:
         self.transcript = Transcript(generation)
-        self._provider = provider
+        self._answers = answers
         self._request = request
         self._patience = patience
         self._on_disconnect = on_disconnect
@@ -144,31 +146,37 @@ class Live:
             raise ProviderFailed(Failure.TIMEOUT, detail, retry=True) from error
 
     async def _until_answered(self, first: asyncio.Timeout) -> Finished:
-        """Ask, and ask again for as long as no token has come; ``first`` is off once one has."""
+        """Ask, and ask again for as long as nothing has come; ``first`` is off once a token has."""
         pause, left = FIRST_PAUSE, self._patience.retries
         while True:
             try:
                 return await self._asked(first)
             except ProviderFailed as error:
-                if not (left and error.retry) or self.transcript.tokens:
+                if not (left and error.retry) or self.transcript.seq > STARTED:
                     raise
                 left -= 1
                 await asyncio.sleep(min(error.retry_after or pause, LONGEST_PAUSE))
                 pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _asked(self, first: asyncio.Timeout) -> Finished:
-        async with aclosing(self._provider.stream(self._request)) as pieces:
+        async with aclosing(self._answers.stream(self._request)) as pieces:
             while True:
-                piece = await self._next(pieces)
+                piece = await self._next(pieces, first)
                 if isinstance(piece, Finished):
                     return piece
+                if isinstance(piece, Note):
+                    self._tell(self.transcript.note(piece))
+                    first.reschedule(_from_now(self._patience.first_token))
+                    continue
                 first.reschedule(None)
                 self._tell(self.transcript.token(piece.text, utcnow()))
                 if self._too_much():
                     return Finished(FinishReason.LENGTH)
 
-    async def _next(self, pieces: AsyncGenerator[Piece, None]) -> Piece:
-        if not self.transcript.tokens:
+    async def _next(
+        self, pieces: AsyncGenerator[Piece | Note, None], first: asyncio.Timeout
+    ) -> Piece | Note:
+        if first.when() is not None:
             return await self._piece(pieces)
         try:
             async with asyncio.timeout(self._patience.stall):
@@ -177,7 +185,7 @@ class Live:
             detail = f"The model sent nothing for {self._patience.stall:g} s."
             raise ProviderFailed(Failure.TIMEOUT, detail, retry=True) from error
 
-    async def _piece(self, pieces: AsyncGenerator[Piece, None]) -> Piece:
+    async def _piece(self, pieces: AsyncGenerator[Piece | Note, None]) -> Piece | Note:
         try:
             return await anext(pieces)
         except StopAsyncIteration:
@@ -190,6 +198,10 @@ class Live:
         for listener in list(self._listeners):
             listener.told(events)
         self._changed(self)
+
+
+def _from_now(seconds: float) -> float:
+    return asyncio.get_running_loop().time() + seconds
 
 
 def _unknown() -> ProviderFailed:

@@ -36,6 +36,7 @@ class Failure(StrEnum):
     CONTEXT_TOO_LONG = "context_too_long"
     CONTENT_FILTERED = "content_filtered"
     AUTHENTICATION = "authentication"
+    INVALID_DRAFT = "invalid_draft"
     UNKNOWN = "unknown"
 
 
@@ -73,11 +74,20 @@ class Delta:
 
 
 @dataclass(frozen=True, slots=True)
+class Note:
+    """What is told between tokens, as an event of that name: another answer begins behind it."""
+
+    name: str
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
-    """The end of an answer, given once and last."""
+    """The end of an answer, given once and last; ``result`` is told in the place of ``done``."""
 
     reason: FinishReason
     usage: Usage = field(default_factory=Usage)
+    result: Note | None = None
 
 
 Piece = Delta | Finished
@@ -110,6 +120,12 @@ class ProviderFailed(TailraceError):
         """With the status of its kind: 429, 413, 504, or else 502."""
         document = super().problem(request_id)
         return document | {"status": STATUS.get(self.failure, self.status)}
+
+
+class Answers(Protocol):
+    """Whatever a generation can be made of: a provider, or what asks one several times."""
+
+    def stream(self, request: ChatRequest) -> AsyncGenerator[Piece | Note, None]: ...
 
 
 class Provider(Protocol):

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from service.chat.model import Event, Generation, State
-from service.chat.provider import Finished, ProviderFailed
+from service.chat.provider import Finished, Note, ProviderFailed
 
 TOKENS_BETWEEN_PROGRESS = 10
 TERMINAL = {"done", "error", "cancelled"}
@@ -17,7 +17,8 @@ CLOSE = "close"
 class Transcript:
     """Begins with ``start``; ``token``s follow, and one of ``done``, ``failed``, ``cancelled``.
 
-    Each gives the events that it makes. ``close`` is always the last of all.
+    A result, such as ``draft``, stands in the place of ``done``. Each gives the events that it
+    makes. ``close`` is always the last of all.
     """
 
     def __init__(self, generation: Generation) -> None:
@@ -70,6 +71,10 @@ class Transcript:
             made.append(self._add("progress", self._counts()))
         return made
 
+    def note(self, note: Note) -> list[Event]:
+        """Something else is told between the tokens."""
+        return [self._add(note.name, note.data)]
+
     def done(self, finished: Finished, now: datetime) -> list[Event]:
         """The model has come to its end."""
         usage = {
@@ -77,7 +82,8 @@ class Transcript:
             "completion_tokens": finished.usage.completion_tokens,
         }
         told = {"finish_reason": finished.reason.value, "usage": usage}
-        return self._ended(State.SUCCEEDED, "done", told | self._counts(), now, **told)
+        end = finished.result or Note("done", told | self._counts())
+        return self._ended(State.SUCCEEDED, end.name, end.data, now, **told)
 
     def failed(self, error: ProviderFailed, now: datetime) -> list[Event]:
         """It could not go on."""
