@@ -141,10 +141,15 @@ def parse_representation(
 
 def content_disposition(filename: str) -> str:
     """``attachment`` with a safe name in ASCII and the whole one in UTF-8 (RFC 6266, RFC 8187)."""
-    name = _short(UNSAFE.sub("_", filename).lstrip(". ").rstrip()) or "export"
+    name = safe_filename(filename)
     plain = name.encode("ascii", "replace").decode().replace("?", "_")
     extended = "" if plain == name else f"; filename*=UTF-8''{quote(name, safe='')}"
     return f'attachment; filename="{plain}"{extended}'
+
+
+def safe_filename(filename: str) -> str:
+    """``filename`` without what would lead out of a folder, or what file systems refuse."""
+    return _short(UNSAFE.sub("_", filename).lstrip(". ").rstrip()) or "export"
 
 
 def _short(name: str) -> str:

@@ -87,7 +87,7 @@ async def chat(request: Request) -> Response:
         return StreamResponse(
             PlainText(live), service.active, headers=PLAIN | told, max_duration=None
         )
-    stream = _events(request, live.id, 0, live)
+    stream = events_of(request, live.id, 0, live)
     return DetachedResponse(stream, service.active, HEADERS | told)
 
 
@@ -115,15 +115,15 @@ async def generation_events(
     last_event_id: Annotated[str | None, Query()] = None,
 ) -> Response:
     """What was missed behind `Last-Event-ID`, then each event as it comes."""
-    found = await _readable(request, generation_id)
-    if request.method == "HEAD":
-        return HeadResponse(headers=HEADERS)
     last = last_number(request, last_event_id) or 0
+    found = await _readable(request, generation_id, last)
     if found.state.final and last in (found.seq, found.seq - 1):
         return Response(status_code=204, headers={"Cache-Control": "no-store"})
-    known = 0 <= last <= found.seq
-    live = service_of(request).desk.journal.live(found.id)
-    stream = _events(request, found.id, last if known else 0, live, reset=not known)
+    if request.method == "HEAD":
+        return HeadResponse(headers=HEADERS)
+    journal = service_of(request).desk.journal
+    known, live = await journal.has(found, last), journal.live(found.id)
+    stream = events_of(request, found.id, last if known else 0, live, reset=not known)
     return DetachedResponse(stream, service_of(request).active, HEADERS)
 
 
@@ -150,9 +150,10 @@ async def cancel(request: Request, generation_id: UUID) -> Response:
     return json_response({"cancelled": True})
 
 
-def _events(
+def events_of(
     request: Request, generation_id: str, after: int, live: Live | None, *, reset: bool = False
 ) -> GenerationEvents:
+    """The events of one generation behind the number ``after``."""
     service = service_of(request)
     return GenerationEvents(
         generation_id,
@@ -164,8 +165,8 @@ def _events(
     )
 
 
-async def _readable(request: Request, generation_id: UUID) -> Generation:
-    found = await service_of(request).desk.journal.get(str(generation_id))
+async def _readable(request: Request, generation_id: UUID, seq: int = 1) -> Generation:
+    found = await service_of(request).desk.journal.get(str(generation_id), seq)
     if found is None or not may(caller_of(request), Action.READ, found):
         raise NotFound(f"There is no generation {generation_id}.")
     return found

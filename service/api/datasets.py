@@ -27,10 +27,7 @@ router = Router(tags=["datasets"])
 )
 async def list_datasets(request: Request) -> Response:
     """Names, titles, descriptions, formats, the planner's estimate of the rows, and links."""
-    caller = caller_of(request)
-    found = (await service_of(request).catalog.datasets()).values()
-    readable = [item for item in found if may(caller, Action.READ, item)]
-    base = base_of(request)
+    readable, base = await readable_datasets(request), base_of(request)
     return stable_json(request, {"datasets": [summary(dataset, base) for dataset in readable]})
 
 
@@ -75,6 +72,12 @@ async def get_dataset(request: Request, name: str) -> Response:
         summary(dataset, base)
         | {"columns": columns, "key": list(dataset.key), "examples": examples(dataset, base)},
     )
+
+
+async def readable_datasets(request: Request) -> list[Dataset]:
+    """All that the caller may read, by name."""
+    found = (await service_of(request).catalog.datasets()).values()
+    return [item for item in found if may(caller_of(request), Action.READ, item)]
 
 
 async def readable_dataset(request: Request, name: str) -> Dataset:

@@ -69,7 +69,7 @@ async def create_export(request: Request) -> Response:
     prefer = ",".join(request.headers.getlist("prefer"))
     if preferred_count(prefer) is Count.EXACT:
         wanted = wanted.model_copy(update={"count": Count.EXACT.value})
-    asked = await _understood(request, wanted)
+    asked = await understood(request, wanted)
     rows = await _expected(service, asked)
     limits = service.settings.limits
     entered = await service.ledger.enter(
@@ -93,7 +93,7 @@ async def estimate(request: Request) -> Response:
     """Rows by the planner, bytes by a sample; each says how sure it is."""
     service = service_of(request)
     wanted, _ = await json_body(request, ExportRequest)
-    asked = await _understood(request, wanted)
+    asked = await understood(request, wanted)
     rows = await _expected(service, asked)
     source = service.sources[asked.dataset.source]
     size = await sample_bytes(asked, source, (service.cursors, service.settings.limits), rows.rows)
@@ -117,7 +117,7 @@ async def preview(request: Request) -> Response:
     """As JSON with the columns, whatever the format will be: each value as NDJSON spells it."""
     service = service_of(request)
     wanted, _ = await json_body(request, ExportRequest)
-    asked = await _understood(request, wanted)
+    asked = await understood(request, wanted)
     source = service.sources[asked.dataset.source]
     few = Asked(asked.dataset, _few(asked.query), Representation(FORMATS["json"], chunk_size=2**20))
     export = assemble(few, source, service.cursors, service.settings.limits, "preview")
@@ -192,7 +192,8 @@ async def delete(request: Request, export_id: UUID) -> Response:
     return Response(status_code=204)
 
 
-async def _understood(request: Request, wanted: ExportRequest) -> Asked:
+async def understood(request: Request, wanted: ExportRequest) -> Asked:
+    """What ``wanted`` means to the caller; raises NotFound, InvalidParameter and their kin."""
     service = service_of(request)
     dataset = await readable_dataset(request, wanted.dataset)
     return understand(wanted, dataset, service.cursors, service.settings.limits.chunk_size)

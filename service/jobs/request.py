@@ -63,28 +63,35 @@ def understand(
     request: ExportRequest, dataset: Dataset, cursors: Cursors, chunk_size: int
 ) -> Asked:
     """``request`` read against ``dataset``; raises InvalidParameter as the query string does."""
-    query = parse_query(dataset, _parameters(request), cursors=cursors)
+    query = parse_query(dataset, parameters(request), cursors=cursors)
     count = Count(request.count) if request.count else None
     return Asked(dataset, query, representation_of(request, chunk_size), count)
 
 
 def representation_of(request: ExportRequest, chunk_size: int) -> Representation:
     """As what the rows are written. Raises InvalidParameter."""
-    given: list[tuple[str, str]] = [
-        ("compression", request.compression),
-        ("profile", request.profile),
-    ]
+    chosen = FORMATS[request.format]
+    return parse_representation(chosen, choices(request), chunk_size=chunk_size)
+
+
+def choices(request: ExportRequest) -> list[tuple[str, str]]:
+    """The parameters of its representation that are not at their defaults."""
+    given: list[tuple[str, str]] = []
+    if request.compression != "none":
+        given.append(("compression", request.compression))
+    if request.profile != "machine":
+        given.append(("profile", request.profile))
     if request.delimiter is not None:
         given.append(("delimiter", request.delimiter))
     if not request.header:
         given.append(("header", "0"))
     if request.end:
         given.append(("end", "1"))
-    return parse_representation(FORMATS[request.format], given, chunk_size=chunk_size)
+    return given
 
 
-def _parameters(request: ExportRequest) -> list[tuple[str, str]]:
-    """The request as the query string would say it."""
+def parameters(request: ExportRequest) -> list[tuple[str, str]]:
+    """Its rows and columns as the grammar says them. Raises InvalidParameter."""
     given: list[tuple[str, str]] = []
     if request.select is not None:
         given.append(("select", ",".join(request.select)))
