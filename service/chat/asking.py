@@ -11,7 +11,7 @@ from service.chat.provider import Answers, ChatMessage, ChatRequest, Provider, R
 from service.errors import InvalidParameter
 
 MOST_MESSAGES = 1_000
-Name = Annotated[str, Field(min_length=1, max_length=200)]
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
 
 class Asked(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ from service.chat.model import Generation
 from service.chat.provider import Provider
 from service.database import utcnow
 from service.errors import InvalidParameter, ProviderMissing
-from service.observe import GenerationEnded, GenerationStarted, Observer
+from service.observe import Event, GenerationEnded, GenerationStarted, Observer, Unexpected
 from service.settings import ProviderSettings
 from service.slots import Slots
 from service.streaming import ActiveStreams
@@ -110,7 +111,7 @@ class Desk:
         slots.release()
         self._active.leave(live)
 
-    def tell(self, event: GenerationStarted | GenerationEnded) -> None:
+    def tell(self, event: Event) -> None:
         self._observe(event)
 
     def _named(self, name: str | None) -> str:
@@ -141,6 +142,9 @@ class Watch:
             self._waits = False
             self._desk.tell(self._started(transcript.summary))
         if transcript.state.final:
+            if live.bug is not None:
+                trace = "".join(traceback.format_exception(live.bug))
+                self._desk.tell(Unexpected(f"generation {live.id}", trace))
             self._desk.tell(self._ended(transcript.summary))
             self._desk.left(live, self._slots)
 

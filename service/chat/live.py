@@ -24,7 +24,7 @@ from service.database import utcnow
 from service.errors import TailraceError
 
 FIRST_PAUSE = 0.5  # seconds before another try, where the provider asks for none
-LONGEST_PAUSE = 10.0
+LONGEST_PAUSE = 10.0  # a provider that asks for more is not asked again
 STARTED = 1  # event: that it has begun
 MOST_PIECES = 8  # of text for each token of max_tokens: more, and the provider ignores the limit
 
@@ -46,7 +46,10 @@ class Patience:
 
 
 class Live:
-    """Runs from ``start`` to its end, whoever reads it. ``changed`` is called after each event."""
+    """Runs from ``start`` to its end, whoever reads it. ``changed`` is called after each event.
+
+    ``failure`` is what it failed with, ``bug`` the exception behind one that is our own.
+    """
 
     def __init__(
         self,
@@ -64,27 +67,28 @@ class Live:
         self._on_disconnect = on_disconnect
         self._changed = changed
         self.failure: ProviderFailed | None = None
+        self.bug: Exception | None = None
         self._listeners: dict[Listener, None] = {}
+        self._stopping = False
         self._reason: TailraceError | None = None
         self._task: asyncio.Task[None] | None = None
 
     @property
     def id(self) -> str:
-        return self.transcript.generation.id
+        return self.transcript.summary.id
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name=f"generation {self.id}")
+        self._task.add_done_callback(self._over)
         self._changed(self)
 
     def cancel(self) -> None:
         """Stop it: the connection to its provider closes at once."""
-        if self._task is not None and not self.transcript.state.final:
-            self._task.cancel()
+        self._stop(None)
 
     def break_off(self, reason: TailraceError) -> None:
         """End it for ``reason``, which may pass: the process is about to stop."""
-        self._reason = reason
-        self.cancel()
+        self._stop(reason)
 
     async def ended(self, within: float) -> bool:
         """Whether it has ended within so many seconds."""
@@ -104,19 +108,30 @@ class Live:
         if left and not self._listeners and self._on_disconnect is OnDisconnect.CANCEL:
             self.cancel()
 
+    def _stop(self, reason: TailraceError | None) -> None:
+        # Only once: another cancellation would break into the closing of the connection.
+        if self._task is not None and not (self._stopping or self.transcript.state.final):
+            self._stopping, self._reason = True, reason
+            self._task.cancel()
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        """A task that is cancelled before its first step never comes to say so itself."""
+        if task.cancelled() and not self.transcript.state.final:
+            self._tell(self._stopped())
+
     async def _run(self) -> None:
+        whole = asyncio.timeout(self._patience.max_duration)
         try:
-            async with asyncio.timeout(self._patience.max_duration):
+            async with whole:
                 finished = await self._tried()
         except asyncio.CancelledError:
             self._tell(self._stopped())
-        except TimeoutError:
-            self._tell(self._late())
+        except TimeoutError as error:
+            self._tell(self._late() if whole.expired() else self._broken(error))
         except ProviderFailed as error:
             self._tell(self._failed(error))
-        except Exception:
-            self._tell(self._failed(_unknown()))
-            raise
+        except Exception as error:  # noqa: BLE001 - whoever reads it is told, and so is the log
+            self._tell(self._broken(error))
         else:
             self._tell(self.transcript.done(finished, utcnow()))
 
@@ -128,6 +143,11 @@ class Live:
     def _failed(self, error: ProviderFailed) -> list[Event]:
         self.failure = error
         return self.transcript.failed(error, utcnow())
+
+    def _broken(self, error: Exception) -> list[Event]:
+        self.bug = error
+        detail = "The generation failed unexpectedly."
+        return self._failed(ProviderFailed(Failure.UNKNOWN, detail, retry=False))
 
     def _late(self) -> list[Event]:
         detail = f"The generation took longer than {self._patience.max_duration:g} s."
@@ -152,11 +172,13 @@ class Live:
             try:
                 return await self._asked(first)
             except ProviderFailed as error:
-                if not (left and error.retry) or self.transcript.seq > STARTED:
+                wished = error.retry_after or pause
+                again = left and error.retry and self.transcript.seq == STARTED
+                if not again or _in_vain(first, wished):
                     raise
                 left -= 1
-                await asyncio.sleep(min(error.retry_after or pause, LONGEST_PAUSE))
-                pause = min(2 * pause, LONGEST_PAUSE)
+                await asyncio.sleep(wished)
+                pause *= 2
 
     async def _asked(self, first: asyncio.Timeout) -> Finished:
         async with aclosing(self._answers.stream(self._request)) as pieces:
@@ -204,5 +226,7 @@ def _from_now(seconds: float) -> float:
     return asyncio.get_running_loop().time() + seconds
 
 
-def _unknown() -> ProviderFailed:
-    return ProviderFailed(Failure.UNKNOWN, "The generation failed unexpectedly.", retry=False)
+def _in_vain(timeout: asyncio.Timeout, pause: float) -> bool:
+    """Whether nobody would wait for what comes behind the pause."""
+    over = timeout.when()
+    return pause > LONGEST_PAUSE or (over is not None and _from_now(pause) > over)

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from service.chat.model import Event, Generation, State
@@ -23,7 +24,11 @@ from service.jobs.log import notify, payload_of
 
 GENERATIONS = "tailrace_generations"  # the channel that names those that have new events
 STOP = "tailrace_stop"  # the channel that names one that is to stop
+Batch = tuple[Generation, Sequence[Event]]  # one as it is, and its events that are new
 COLUMNS = tuple(field.name for field in fields(Generation))
+# Its process may have told events that it had not written: none of those has the number of the
+# end that others write for it, or whoever has seen one would take it for that.
+MOST_UNWRITTEN = 10_000_000
 LOST = {
     "code": Failure.UNKNOWN.value,
     "message": "The process that ran the generation is gone.",
@@ -47,7 +52,7 @@ class Store:
         self._engine = engine
         self._reads = engine.execution_options(isolation_level="AUTOCOMMIT")
 
-    async def write(self, batch: Sequence[tuple[Generation, Sequence[Event]]]) -> None:
+    async def write(self, batch: Sequence[Batch]) -> None:
         """Each generation as it is, with its events that are new, in one transaction.
 
         One that was given up as lost meanwhile stays so.
@@ -85,6 +90,15 @@ class Store:
         with answered():
             async with self._reads.connect() as connection:
                 return await _behind(connection, generation_id, seq)
+
+    async def has(self, generation_id: str, seq: int) -> bool:
+        """Whether the event of that number has been written."""
+        c = generation_events.c
+        within = (c.generation_id == UUID(generation_id), c.first <= seq, c.last >= seq)
+        with answered():
+            async with self._reads.connect() as connection:
+                found = await connection.execute(sa.select(sa.exists().where(*within)))
+                return bool(found.scalar_one())
 
     async def ask_to_stop(self, generation_id: str) -> None:
         """Tell whichever process runs it to stop."""
@@ -128,8 +142,9 @@ class Store:
             lost = (await connection.execute(stale)).all()
             for row in lost:
                 await _lose(connection, str(row.id), row.seq)
-            old = c.finished_at < sa.func.now() - keep
-            await connection.execute(sa.delete(generations).where(old))
+            # The index has when it was created, which was before.
+            old = [column < sa.func.now() - keep for column in (c.created_at, c.finished_at)]
+            await connection.execute(sa.delete(generations).where(*old))
             if lost:
                 await notify(connection, GENERATIONS, payload_of(str(row.id) for row in lost))
         return len(lost)
@@ -139,7 +154,8 @@ async def _lose(connection: AsyncConnection, generation_id: str, seq: int) -> No
     """End it as failed: what its process had not written is lost."""
     events = await _behind(connection, generation_id, 0)
     text = "".join(event.data["t"] for event in events if event.name == "token")
-    ends = [Event(seq + 1, "error", LOST), Event(seq + 2, CLOSE, {})]
+    error = seq + MOST_UNWRITTEN + 1
+    ends = [Event(error, "error", LOST), Event(error + 1, CLOSE, {})]
     ended = (
         sa.update(generations)
         .where(generations.c.id == UUID(generation_id))
@@ -147,7 +163,7 @@ async def _lose(connection: AsyncConnection, generation_id: str, seq: int) -> No
             state=State.FAILED.value,
             error=LOST,
             finished_at=sa.func.now(),
-            seq=seq + 2,
+            seq=error + 1,
             text=text,
         )
     )
@@ -162,17 +178,24 @@ async def _behind(connection: AsyncConnection, generation_id: str, seq: int) -> 
         .where(c.generation_id == UUID(generation_id), c.last > seq)
         .order_by(c.last)
     )
-    return [
-        event
-        for row in await connection.execute(query)
-        for event in expanded(row)
-        if event.seq > seq
-    ]
+    found: list[Event] = []
+    for row in await connection.execute(query):
+        # A batch whose commit was not answered is written again, with what has come since.
+        last = found[-1].seq if found else seq
+        found += [event for event in expanded(row) if event.seq > last]
+    return found
 
 
 def expanded(row: sa.Row[Any]) -> list[Event]:
     """The events of one batch."""
     return [Event(number, name, data) for number, (name, data) in enumerate(row.events, row.first)]
+
+
+def refused(error: StatementError) -> bool:
+    """Whether it is the data that is wrong: class 22, 23 for a constraint, or not even sent."""
+    if not isinstance(error, DBAPIError):
+        return True
+    return str(getattr(error.orig, "sqlstate", None) or "").startswith(("22", "23"))
 
 
 def _row(generation: Generation) -> dict[str, Any]:

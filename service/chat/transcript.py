@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -10,8 +11,9 @@ from service.chat.model import Event, Generation, State
 from service.chat.provider import Finished, Note, ProviderFailed
 
 TOKENS_BETWEEN_PROGRESS = 10
-TERMINAL = {"done", "error", "cancelled"}
 CLOSE = "close"
+UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+MOST_COUNTED = 2**53 - 1  # what a double, and so JavaScript, counts exactly
 
 
 class Transcript:
@@ -31,12 +33,12 @@ class Transcript:
     @property
     def generation(self) -> Generation:
         """As it is now, with its text."""
-        return replace(self._generation, text="".join(self._parts), seq=len(self.events))
+        return replace(self.summary, text="".join(self._parts))
 
     @property
     def summary(self) -> Generation:
         """The same without its text, which would be put together for it."""
-        return self._generation
+        return replace(self._generation, seq=len(self.events))
 
     @property
     def state(self) -> State:
@@ -61,6 +63,7 @@ class Transcript:
 
     def token(self, text: str, now: datetime) -> list[Event]:
         """A piece of text has come."""
+        text = storable(text)
         generation = self._generation
         first = generation.first_token_at or now
         tokens, chars = generation.tokens + 1, generation.chars + len(text)
@@ -78,8 +81,8 @@ class Transcript:
     def done(self, finished: Finished, now: datetime) -> list[Event]:
         """The model has come to its end."""
         usage = {
-            "prompt_tokens": finished.usage.prompt_tokens,
-            "completion_tokens": finished.usage.completion_tokens,
+            "prompt_tokens": _counted(finished.usage.prompt_tokens),
+            "completion_tokens": _counted(finished.usage.completion_tokens),
         }
         told = {"finish_reason": finished.reason.value, "usage": usage}
         end = finished.result or Note("done", told | self._counts())
@@ -87,7 +90,11 @@ class Transcript:
 
     def failed(self, error: ProviderFailed, now: datetime) -> list[Event]:
         """It could not go on."""
-        told = {"code": error.failure.value, "message": error.detail, "retry": error.retry}
+        told = {
+            "code": error.failure.value,
+            "message": storable(error.detail),
+            "retry": error.retry,
+        }
         return self._ended(State.FAILED, "error", told, now, error=told)
 
     def cancelled(self, now: datetime) -> list[Event]:
@@ -107,3 +114,15 @@ class Transcript:
         event = Event(len(self.events) + 1, name, data)
         self.events.append(event)
         return event
+
+
+def storable(text: str) -> str:
+    """``text`` with U+FFFD for what PostgreSQL cannot hold: NUL, and halves of characters.
+
+    What a model says passes through here alone, so that it is told as it will be kept.
+    """
+    return UNSTORABLE.sub("\ufffd", text)
+
+
+def _counted(tokens: int | None) -> int | None:
+    return tokens if tokens is not None and 0 <= tokens <= MOST_COUNTED else None
