@@ -14,6 +14,7 @@ from service.api import (
     chat,
     content,
     datasets,
+    drafts,
     events,
     exports,
     files,
@@ -94,6 +95,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     for router in (
         datasets.router,
         chat.router,
+        drafts.router,
         rows.router,
         exports.router,
         jobs.router,
