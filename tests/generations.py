@@ -37,7 +37,7 @@ def words(*texts: str) -> list[Delta]:
     return [Delta(text) for text in texts]
 
 
-def request(max_tokens: int = 1_000) -> ChatRequest:
+def request(max_tokens: int) -> ChatRequest:
     return ChatRequest("m", [ChatMessage("user", "Hi")], max_tokens)
 
 
@@ -138,10 +138,13 @@ def live_of(
     patience: Patience = PATIENT,
     on_disconnect: OnDisconnect = OnDisconnect.CANCEL,
     changed: Callable[[Live], None] = lambda _: None,
-    max_tokens: int = 1_000,
+    max_tokens: int = 1_000_000,
+    **values: Any,
 ) -> Live:
     """A generation that has not been started."""
-    return Live(generation(), provider, request(max_tokens), patience, on_disconnect, changed)
+    return Live(
+        generation(**values), provider, request(max_tokens), patience, on_disconnect, changed
+    )
 
 
 def started(live: Live) -> Reader:
