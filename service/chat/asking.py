@@ -59,13 +59,13 @@ class ChatBody(BaseModel):
 
     def request(self, default_model: str, most_tokens: int) -> ChatRequest:
         """What the provider is asked. Raises InvalidParameter for more tokens than it may give."""
-        if self.max_tokens > most_tokens:
+        if "max_tokens" in self.model_fields_set and self.max_tokens > most_tokens:
             detail = f"max_tokens: this provider gives at most {most_tokens}."
             raise InvalidParameter("max_tokens", detail)
         return ChatRequest(
             model=self.model or default_model,
             messages=[ChatMessage(item.role, item.content) for item in self.messages],
-            max_tokens=self.max_tokens,
+            max_tokens=min(self.max_tokens, most_tokens),
             temperature=self.temperature,
         )
 

@@ -105,6 +105,12 @@ def test_more_tokens_than_a_provider_may_give_are_refused() -> None:
         body.request("m", 10)
 
 
+def test_who_names_no_number_gets_what_the_provider_gives() -> None:
+    body = ChatBody.model_validate({"messages": SAID})
+    assert body.request("m", 100).max_tokens == 100
+    assert body.request("m", 1_000_000).max_tokens == 2048
+
+
 def test_what_was_said_is_not_kept() -> None:
     body = ChatBody.model_validate({"messages": SAID, "on_disconnect": "continue"})
     assert body.shown() == {
