@@ -19,15 +19,18 @@ from service.chat.provider import (
     ProviderFailed,
     Usage,
 )
+from service.databases.sqlite.dialect import SQLITE
 from service.errors import SourceUnavailable
 from service.export.assembly import Asked
 from service.jobs.address import address, curl_line
-from service.jobs.request import ExportRequest
+from service.jobs.request import ExportRequest, understand
 from tests.attacks import in_grammar
 from tests.datasets import HOSTILE_NAMES
 from tests.drafts import (
     BASE,
+    CURSORS,
     GOOD,
+    ORDERS,
     USED,
     Says,
     Step,
@@ -219,6 +222,17 @@ async def test_a_mistake_is_told_in_words(request_: dict[str, Any], mistake: str
     assert mistake in told
     assert "\0" not in told
     assert len(told) <= 2_000
+
+
+async def test_what_the_dataset_s_database_has_nothing_for_is_a_mistake() -> None:
+    async def understands(wanted: ExportRequest) -> Asked:
+        return understand(wanted, replace(ORDERS, dialect=SQLITE), CURSORS, 65_536)
+
+    request = {"dataset": "orders", "where": {"name": "match.^a"}}
+    provider = saying(said(request), said(request))
+    reader = await drafted(provider, replace(drafting(), understand=understands))
+    assert reader.error["code"] == "invalid_draft"
+    assert "name: " in reader.error["message"]
 
 
 async def test_members_that_say_nothing_are_no_mistake() -> None:

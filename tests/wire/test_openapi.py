@@ -21,6 +21,7 @@ ROUTES = {
     "/v1/exports": {"get", "post"},
     "/v1/exports/estimate": {"post"},
     "/v1/exports/preview": {"post"},
+    "/v1/exports/draft": {"post"},
     "/v1/exports/{export_id}": {"get", "delete"},
     "/v1/exports/{export_id}/receipt": {"get"},
     "/v1/exports/{export_id}/content": {"get"},
@@ -33,6 +34,11 @@ ROUTES = {
     "/v1/relay": {"get"},
     "/v1/relay/{upstream}/{path}": {"get"},
     "/v1/upstreams": {"get"},
+    "/v1/providers": {"get"},
+    "/v1/chat/stream": {"post"},
+    "/v1/generations/{generation_id}": {"get"},
+    "/v1/generations/{generation_id}/events": {"get"},
+    "/v1/generations/{generation_id}/cancel": {"post"},
     "/livez": {"get"},
     "/readyz": {"get"},
     "/metrics": {"get"},
@@ -100,6 +106,8 @@ def test_openapi_says_where_304_is_possible(served: Served) -> None:
         "/v1/relay",
         "/v1/relay/{upstream}/{path}",
         "/v1/upstreams",
+        "/v1/providers",
+        "/v1/generations/{generation_id}",
     }
 
 
