@@ -41,16 +41,11 @@ model = "m"
 retries = 0
 """
 # Where a provider is when somebody stops it, and how many tokens have come by then.
+SLOWLY: list[Step] = [*chunked(token("openai", "a")), 0.02]
 PLACES: dict[str, tuple[Sequence[Step], int]] = {
     "before its head": ([End.STALL], 0),
     "before the first token": ([head(), *chunked(opening("openai")), End.STALL], 0),
-    "in the middle": (
-        [
-            head(),
-            *(step for text in "ab" * 500 for step in (*chunked(token("openai", text)), 0.02)),
-        ],
-        3,
-    ),
+    "in the middle": ([head(), *(SLOWLY * 1_000)], 3),
     "while it stalls": ([head(), *chunked(token("openai", "a")), End.STALL], 1),
 }
 

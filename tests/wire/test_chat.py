@@ -120,7 +120,7 @@ def test_the_heads_forbid_to_keep_and_to_collect(served: Served) -> None:
         assert answer.headers["X-Accel-Buffering"] == "no"
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert answer.headers["X-Request-Id"]
-        assert UUID(answer.headers["X-Generation-Id"])
+        assert UUID(answer.headers["X-Generation-Id"]).version == 7
 
 
 def test_curl_believes_that_the_text_is_whole(served: Served, tmp_path: Path) -> None:
