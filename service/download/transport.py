@@ -17,6 +17,7 @@ import httpcore2
 import httpx2
 from httpx2._transports.default import map_httpcore_exceptions
 
+from service.download.multiplexing import StreamBody, reset_forgotten
 from service.download.network import Backend
 
 KEPT_IDLE = 20  # connections
@@ -48,13 +49,25 @@ class Transport(httpx2.AsyncHTTPTransport):
         )
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        response = await super().handle_async_request(request)
+        try:
+            response = await super().handle_async_request(request)
+        except BaseException:
+            await self._reset_forgotten()
+            raise
         # The stream of httpx2 has that of httpcore2's pool, and that has that of the connection.
         pooled = getattr(response.stream, "_httpcore_stream", None)
         connection = getattr(getattr(pooled, "_stream", None), "_connection", None)
         if isinstance(getattr(connection, "_h11_state", None), h11.Connection):
             response.stream = Body(pooled, connection)
+        elif isinstance(connection, httpcore2.AsyncHTTP2Connection):
+            response.stream = StreamBody(pooled)
         return response
+
+    async def _reset_forgotten(self) -> None:
+        for each in self._pool.connections:
+            connection = getattr(each, "_connection", None)
+            if isinstance(connection, httpcore2.AsyncHTTP2Connection):
+                await reset_forgotten(connection)
 
 
 def _knows_length(state: h11.Connection) -> bool:
