@@ -17,8 +17,8 @@ import httpcore2
 import httpx2
 from httpx2._transports.default import map_httpcore_exceptions
 
-from service.download.multiplexing import StreamBody, reset_forgotten
 from service.download.network import Backend
+from service.download.pool import Pool, StreamBody
 
 KEPT_IDLE = 20  # connections
 KEPT_IDLE_SECONDS = 15.0  # most servers close theirs after 60 s or more
@@ -39,7 +39,7 @@ class Transport(httpx2.AsyncHTTPTransport):
         self, backend: Backend, trust: ssl.SSLContext, *, max_connections: int, http2: bool
     ) -> None:
         # Not super().__init__(), which has no way to hand a backend on.
-        self._pool = httpcore2.AsyncConnectionPool(
+        self._pool = Pool(
             ssl_context=trust,
             max_connections=max_connections,
             max_keepalive_connections=min(KEPT_IDLE, max_connections),
@@ -49,11 +49,7 @@ class Transport(httpx2.AsyncHTTPTransport):
         )
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        try:
-            response = await super().handle_async_request(request)
-        except BaseException:
-            await self._reset_forgotten()
-            raise
+        response = await super().handle_async_request(request)
         # The stream of httpx2 has that of httpcore2's pool, and that has that of the connection.
         pooled = getattr(response.stream, "_httpcore_stream", None)
         connection = getattr(getattr(pooled, "_stream", None), "_connection", None)
@@ -62,12 +58,6 @@ class Transport(httpx2.AsyncHTTPTransport):
         elif isinstance(connection, httpcore2.AsyncHTTP2Connection):
             response.stream = StreamBody(pooled)
         return response
-
-    async def _reset_forgotten(self) -> None:
-        for each in self._pool.connections:
-            connection = getattr(each, "_connection", None)
-            if isinstance(connection, httpcore2.AsyncHTTP2Connection):
-                await reset_forgotten(connection)
 
 
 def _knows_length(state: h11.Connection) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,7 +28,7 @@ from tests.wire.problems import check_problem
 GONE_WITHIN = 1.0  # seconds
 SOON = 20  # seconds
 HASTY = 'first_byte_timeout = "500ms"\nstall_timeout = "500ms"\nconnect_timeout = "2s"'
-LARGE = 30_000_000  # more than the windows of HTTP/2 let pass without an acknowledgement
+LARGE = 40_000_000  # twice what the windows of HTTP/2 let pass without an acknowledgement
 EVERY = ["one", "two"]
 
 
@@ -231,47 +232,57 @@ def test_one_that_is_cancelled_is_as_well(relays: Relays, through_: str) -> None
     assert receipt_of(relays.served, export)["outcome"] == "cancelled"
 
 
-class TestOneConnection:
-    """Of HTTP/2: many relays share it, and none is harmed by what becomes of the others."""
+@pytest.mark.parametrize("through_", EVERY)
+@pytest.mark.parametrize("options", [{}, {"size": 0}, {"size": 1_000_000}, {"length": ""}])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_one_after_the_other_use_the_same_connection(
+    relays: Relays, through_: str, options: dict[str, Any], method: str
+) -> None:
+    for _ in range(4):
+        assert relayed(relays.served, through_, method=method, **options).status == 200
+    assert len({seen.port for seen in relays.up.seen}) == 1
 
-    def test_it_is_shared(self, relays: Relays) -> None:
-        assert relayed(relays.served, "two", size=9).status == 200
-        with ThreadPoolExecutor(8) as clients:
-            found = list(
-                clients.map(lambda _: relayed(relays.served, "two", size=1_000_000), range(16))
-            )
-        assert {each.body for each in found} == {content(1_000_000)}
-        assert len({seen.port for seen in relays.up.seen}) == 1
 
-    @pytest.mark.parametrize(
-        ("options", "read"),
-        [
-            ({"size": 10**9}, 1_000_000),
-            ({"size": 10**9}, 1),
-            ({"size": 10**9, "length": ""}, 1_000_000),
-        ],
-    )
-    def test_those_who_leave_take_nothing_from_those_who_stay(
-        self, relays: Relays, options: dict[str, Any], read: int
-    ) -> None:
-        """Not even of the window, which nobody would give back."""
-        for number in range(1, 13):
-            with connected(relays.served.base) as peer:
-                peer.ask(through("two", "/left", **options))
-                peer.read_at_least(read)
-                peer.reset()
-            seen_leaving(relays.up, "/left", SOON, number)
-        found = relayed(relays.served, "two", size=LARGE)
-        assert hashlib.sha256(found.body).digest() == hashlib.sha256(content(LARGE)).digest()
-        assert len({seen.port for seen in relays.up.seen}) == 1
+@pytest.mark.parametrize("through_", EVERY)
+def test_many_at_once(relays: Relays, through_: str) -> None:
+    with ThreadPoolExecutor(8) as clients:
+        found = list(
+            clients.map(lambda _: relayed(relays.served, through_, size=1_000_000), range(16))
+        )
+    assert {each.body for each in found} == {content(1_000_000)}
 
-    def test_who_does_not_read_keeps_nobody_waiting(self, relays: Relays) -> None:
-        with connected(relays.served.base, receive_buffer=4096) as peer:
-            peer.ask(through("two", "/slow", size=10**9))
+
+@pytest.mark.parametrize("through_", EVERY)
+@pytest.mark.parametrize(
+    ("options", "read"),
+    [
+        ({"size": 10**9}, 1_000_000),
+        ({"size": 10**9}, 1),
+        ({"size": 10**9, "length": ""}, 1_000_000),
+    ],
+)
+def test_those_who_leave_take_nothing_from_those_who_come(
+    relays: Relays, through_: str, options: dict[str, Any], read: int
+) -> None:
+    for number in range(1, 5):
+        with connected(relays.served.base) as peer:
+            peer.ask(through(through_, "/left", **options))
+            peer.read_at_least(read)
+            peer.reset()
+        seen_leaving(relays.up, "/left", SOON, number)
+    found = relayed(relays.served, through_, size=LARGE)
+    assert hashlib.sha256(found.body).digest() == hashlib.sha256(content(LARGE)).digest()
+
+
+@pytest.mark.parametrize("through_", EVERY)
+def test_those_who_do_not_read_keep_nobody_waiting(relays: Relays, through_: str) -> None:
+    with ExitStack() as peers:
+        for _ in range(3):
+            peer = peers.enter_context(connected(relays.served.base, receive_buffer=4096))
+            peer.ask(through(through_, "/slow", size=10**8))
             assert peer.read_head().startswith(b"HTTP/1.1 200")
-            found = relayed(relays.served, "two", size=LARGE)
-            assert len(found.body) == LARGE
-            assert relays.up.sent["/slow"] < 100_000_000
+        found = relayed(relays.served, through_, size=LARGE)
+        assert hashlib.sha256(found.body).digest() == hashlib.sha256(content(LARGE)).digest()
 
 
 @pytest.mark.parametrize("through_", ["cut_one", "cut_two"])
