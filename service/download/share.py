@@ -6,7 +6,6 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +15,7 @@ from service.download.listing import Listing
 from service.download.roots import OpenFile, Root
 from service.errors import FileChanged, NotFound
 from service.export.compress import COMPRESSIONS
+from service.file_part import Threads
 from service.representation import negotiate_encoding
 from service.settings import RootSettings
 from service.slots import Slots
@@ -41,7 +41,7 @@ class Share:
     root: Root
     settings: RootSettings
     slots: Slots
-    threads: Executor
+    threads: Threads
 
     async def open_file(self, path: str, accept_encoding: str) -> Chosen:
         """The file at ``path``; a precompressed sibling of it where the client likes that better.
@@ -58,12 +58,12 @@ class Share:
         return await self._run(call, lambda _: None)
 
     def close(self) -> None:
-        """Nothing more is read; nobody waits for what a disk does not give."""
-        self.threads.shutdown(wait=False, cancel_futures=True)
+        """Nothing more is read."""
+        self.threads.close()
 
     async def _run(self, call: Callable[[], Found], unwanted: Callable[[Found], None]) -> Found:
         """What ``call`` gives; ``unwanted`` if nobody waits for it any more by then."""
-        future = asyncio.get_running_loop().run_in_executor(self.threads, call)
+        future = self.threads.start(call)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
@@ -81,7 +81,7 @@ def _share(name: str, settings: RootSettings, patience: float) -> Share:
         root=Root(name, settings.path, hidden=settings.hidden),
         settings=settings,
         slots=Slots(name, settings.max_downloads, patience, "downloads"),
-        threads=ThreadPoolExecutor(THREADS, thread_name_prefix=f"files-{name}"),
+        threads=Threads(THREADS, f"files-{name}"),
     )
 
 

@@ -7,18 +7,17 @@ import os
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from service.errors import FileChanged
-from service.file_part import FilePart, SourceFile
+from service.file_part import FilePart, SourceFile, Threads
 from service.file_sender import BURST, LEAST, MOST, FileSender
 from service.streaming import ClientLeft
 from tests.artifact_files import open_files
-from tests.waiting import eventually
+from tests.waiting import eventually, wait_until
 
 SIZE = 3 * BURST + 1
 DATA = os.urandom(SIZE)
@@ -33,14 +32,15 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def threads() -> Iterator[ThreadPoolExecutor]:
+def threads() -> Iterator[Threads]:
     """A single thread: whoever holds it keeps all others waiting."""
-    with ThreadPoolExecutor(1) as pool:
-        yield pool
+    pool = Threads(1, "files")
+    yield pool
+    pool.close()
 
 
 def source(
-    path: Path, threads: ThreadPoolExecutor, unchanged: Callable[[], bool] = lambda: True
+    path: Path, threads: Threads, unchanged: Callable[[], bool] = lambda: True
 ) -> SourceFile:
     return SourceFile(os.open(path, os.O_RDONLY), unchanged, threads)
 
@@ -72,9 +72,7 @@ async def received(client: socket.socket, most: int) -> bytes:
         *((0, MOST), (0, MOST - 1), (3, MOST + 1), (5, LEAST), (5, LEAST + 1), (5, LEAST - 1)),
     ],
 )
-async def test_a_part_is_that_part(
-    path: Path, threads: ThreadPoolExecutor, first: int, length: int
-) -> None:
+async def test_a_part_is_that_part(path: Path, threads: Threads, first: int, length: int) -> None:
     file = source(path, threads)
     async with pair() as (server, client):
         sender, part = FileSender(server.dup()), FilePart(file, first, length)
@@ -86,9 +84,7 @@ async def test_a_part_is_that_part(
     file.close()
 
 
-async def test_a_client_that_does_not_read_holds_no_thread(
-    path: Path, threads: ThreadPoolExecutor
-) -> None:
+async def test_a_client_that_does_not_read_holds_no_thread(path: Path, threads: Threads) -> None:
     file = source(path, threads)
     async with pair() as (server, client), pair() as (other, reader):
         first = FileSender(server.dup())
@@ -106,9 +102,34 @@ async def test_a_client_that_does_not_read_holds_no_thread(
     file.close()
 
 
-async def test_nothing_leaves_that_was_read_after_a_change(
-    path: Path, threads: ThreadPoolExecutor
-) -> None:
+class Greedy(socket.socket):
+    """A connection that takes whatever it is given; a real one is full now and then."""
+
+    def send(self, data: memoryview) -> int:  # type: ignore[override]  # all that it is given
+        return len(data)
+
+
+async def test_a_fast_client_gives_way_to_others(path: Path, threads: Threads) -> None:
+    """It keeps the only thread for as long as nobody else wants it."""
+
+    def look() -> bool:
+        wait_until(lambda: threads.wanted or part.done >= BURST, within=SECONDS, what="others")
+        return True
+
+    file = source(path, threads, look)
+    part = FilePart(file, 0, SIZE)
+    async with pair() as (server, _):
+        sender = FileSender(Greedy(fileno=server.dup().detach()))
+        sending = asyncio.create_task(sender.send(part))
+        await asyncio.sleep(0)
+        assert BURST <= await threads.start(lambda: part.done) < BURST + MOST
+        await sending
+        sender.close()
+    assert part.done == SIZE
+    file.close()
+
+
+async def test_nothing_leaves_that_was_read_after_a_change(path: Path, threads: Threads) -> None:
     """Each block is asked for between its reading and its sending."""
     looks = iter([True, True, False])
     file = source(path, threads, lambda: next(looks))
@@ -123,9 +144,7 @@ async def test_nothing_leaves_that_was_read_after_a_change(
     file.close()
 
 
-async def test_a_file_that_is_too_short_has_changed(
-    tmp_path: Path, threads: ThreadPoolExecutor
-) -> None:
+async def test_a_file_that_is_too_short_has_changed(tmp_path: Path, threads: Threads) -> None:
     (tmp_path / "short").write_bytes(b"12345")
     file = source(tmp_path / "short", threads)
     async with pair() as (server, _):
@@ -138,7 +157,7 @@ async def test_a_file_that_is_too_short_has_changed(
     file.close()
 
 
-async def test_a_client_that_leaves_is_noticed(path: Path, threads: ThreadPoolExecutor) -> None:
+async def test_a_client_that_leaves_is_noticed(path: Path, threads: Threads) -> None:
     file = source(path, threads)
     async with pair() as (server, client):
         sender = FileSender(server.dup())
@@ -151,7 +170,7 @@ async def test_a_client_that_leaves_is_noticed(path: Path, threads: ThreadPoolEx
     file.close()
 
 
-async def test_who_is_cancelled_waits_for_no_disk(path: Path, threads: ThreadPoolExecutor) -> None:
+async def test_who_is_cancelled_waits_for_no_disk(path: Path, threads: Threads) -> None:
     """The client sees the end at once; descriptors are closed once the thread is back."""
     before, reads, may = open_files(), threading.Event(), threading.Event()
 

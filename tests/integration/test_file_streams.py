@@ -213,7 +213,7 @@ async def test_whoever_leaves_while_it_is_opened_leaves_nothing_open(share: Shar
         await asyncio.sleep(0)
         opening.cancel()
         await asyncio.gather(opening, return_exceptions=True)
-    await asyncio.get_running_loop().run_in_executor(share.threads, int)
+    await share.threads.start(int)
     with pytest.raises(NotFound):
         await share.open_file("nothing", "")
     assert open_files() == before

@@ -7,7 +7,7 @@ import hashlib
 import http.client
 import os
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -21,9 +21,11 @@ from tests.waiting import wait_until
 from tests.wire.shared_files import LARGE, SMALL, put, sharing
 
 MIDDLE = os.urandom(300_000)
+LONG = os.urandom(7_000_000)
 FILES = {"small.csv": SMALL, "middle.bin": MIDDLE, "large.bin": LARGE, "empty.txt": b""}
 MANY = 100
 ENDLESS = 1 << 30  # bytes, more than every buffer holds
+SMALL_BUFFER = 4096  # bytes; the kernel doubles it
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +33,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("root")
     for path, data in FILES.items():
         put(folder / path, data)
+    put(folder / "long.bin", LONG)
     with (folder / "endless").open("wb") as sparse:
         sparse.truncate(ENDLESS)
     return folder
@@ -74,6 +77,28 @@ def test_requests_that_come_at_once_are_answered_in_order(served: Served) -> Non
         body, everything = behind[: len(FILES[path])], behind[len(FILES[path]) :]
         assert body == FILES[path]
     assert everything == b""
+
+
+def test_a_file_overtakes_nothing(served: Served) -> None:
+    """What was said before it may still wait in the server, where the kernel takes no more."""
+    before = len(served.events("stream started"))
+    asked = range(1_000_000, 7_000_000, 400_000)  # some end between that and our own buffer
+    with ExitStack() as stack:
+        peers = []
+        for size in asked:
+            peer = stack.enter_context(connected(served.base, receive_buffer=SMALL_BUFFER))
+            peer.ask("/v1/files/files/long.bin?chunk_size=8388608", f"Range: bytes=0-{size - 1}")
+            peer.ask("/v1/files/files/large.bin", "Connection: close")
+            peers.append(peer)
+        wait_until(
+            lambda: len(served.events("stream started")) > before + len(peers) + 1,
+            within=30,
+            what="large files wait behind what is in the server",
+        )
+        for size, peer in zip(asked, peers, strict=True):
+            answers = peer.read_all()
+            assert answers.endswith(b"\r\n\r\n" + LARGE)
+            assert b"\r\n\r\n" + LONG[:size] + b"HTTP/1.1 200 OK\r\n" in answers
 
 
 def test_http_1_0_ends_with_the_file(served: Served) -> None:
