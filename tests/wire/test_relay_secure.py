@@ -27,7 +27,7 @@ from tests.wire.problems import check_problem
 
 GONE_WITHIN = 1.0  # seconds
 SOON = 20  # seconds
-HASTY = 'first_byte_timeout = "500ms"\nstall_timeout = "500ms"\nconnect_timeout = "2s"'
+HASTY = 'first_byte_timeout = "500ms"\nstall_timeout = "500ms"\nconnect_timeout = "1s"'
 LARGE = 40_000_000  # twice what the windows of HTTP/2 let pass without an acknowledgement
 EVERY = ["one", "two"]
 
@@ -60,19 +60,21 @@ def running(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) 
     ):
 
         def there(base: str, more: str = "") -> str:
-            return f'base_url = "{base}"\n{HASTY}\n{more}'
+            return f'base_url = "{base}"\n{more}'
 
         sections = {
             "one": there(up.base, f'{ours}redirects = ["127.0.0.1:{plain.port}"]'),
             "two": there(up.base, f"{ours}http2 = true"),
             "cut_one": there(f"https://localhost:{between.port}", ours),
             "cut_two": there(f"https://localhost:{between.port}", f"{ours}http2 = true"),
+            "hasty_one": there(up.base, ours + HASTY),
+            "hasty_two": there(up.base, f"{ours}http2 = true\n{HASTY}"),
             "old": there(old.base, f"{ours}http2 = true"),
             "untrusted": there(up.base),
             "strange": there(strange.base, ours),
             "late": there(late.base, ours),
             "misnamed": there(f"https://127.0.0.1:{up.port}", ours),
-            "not_tls": there(f"https://127.0.0.1:{plain.port}", ours),
+            "not_tls": there(f"https://127.0.0.1:{plain.port}", ours + HASTY),
             "only_tls": there(f"http://127.0.0.1:{up.port}"),
         }
         with relay_service(folder, module_database_url, "", sections) as served:
@@ -178,17 +180,19 @@ def test_a_redirect_from_https_to_http_is_refused(relays: Relays) -> None:
 def test_what_breaks_off_breaks(
     relays: Relays, through_: str, options: dict[str, Any], code: str
 ) -> None:
-    found = download(relays.served.base + through(through_, "/file", **options), relays.folder)
+    found = download(
+        relays.served.base + through(f"hasty_{through_}", "/file", **options), relays.folder
+    )
     assert (found.status, found.exit_code()) == (200, CUT_SHORT)
     assert content(500_000).startswith(found.body)
     assert ended(relays.served, found.export_id)["error"]["code"] == code
     # The next one is not harmed.
-    assert relayed(relays.served, through_, size=9).body == content(9)
+    assert relayed(relays.served, f"hasty_{through_}", size=9).body == content(9)
 
 
 @pytest.mark.parametrize("through_", EVERY)
 def test_what_breaks_off_is_continued(relays: Relays, through_: str) -> None:
-    found = relayed(relays.served, through_, size=500_000, stop=300_000, etag='"abc"')
+    found = relayed(relays.served, f"hasty_{through_}", size=500_000, stop=300_000, etag='"abc"')
     assert found.body == content(500_000)
     assert receipt_of(relays.served, found.export_id)["download"]["reconnects"] == 1
 
@@ -196,7 +200,9 @@ def test_what_breaks_off_is_continued(relays: Relays, through_: str) -> None:
 @pytest.mark.parametrize("through_", EVERY)
 @pytest.mark.parametrize("stop", [-1, 0])
 def test_no_answer_is_504(relays: Relays, through_: str, stop: int) -> None:
-    check_problem(relayed(relays.served, through_, "/slow", stop=stop), 504, "upstream_timeout")
+    check_problem(
+        relayed(relays.served, f"hasty_{through_}", "/slow", stop=stop), 504, "upstream_timeout"
+    )
     seen_leaving(relays.up, "/slow", GONE_WITHIN)
 
 
