@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import mmap
 import os
 import threading
 from collections.abc import Callable
@@ -154,12 +155,16 @@ class FilePart:
 
 
 class Scratch(threading.local):
-    """Room to read to, of each thread its own; what is in it lasts until it is asked for again."""
+    """Room to read to, of each thread its own; what is in it lasts until it is asked for again.
+
+    It begins with a page, as the pages of a file do: a copy to any other place in a page takes up
+    to twice as long, since reads of it are taken for those of what was just written.
+    """
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._room = memoryview(b"")
 
     def room(self, length: int) -> memoryview:
-        if len(self._buffer) < length:
-            self._buffer = bytearray(length)
-        return memoryview(self._buffer)[:length]
+        if len(self._room) < length:
+            self._room = memoryview(mmap.mmap(-1, length))
+        return self._room[:length]

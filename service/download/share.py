@@ -22,6 +22,7 @@ from service.slots import Slots
 
 LOOKS = 5  # at a file that somebody writes to, each at most 20 ms behind the one before
 THREADS = 8  # of each root: a disk that hangs holds nobody else's
+READ_AHEAD: int | None = getattr(os, "POSIX_FADV_SEQUENTIAL", None)  # Linux doubles what it does
 
 Found = TypeVar("Found")
 
@@ -97,6 +98,9 @@ def _chosen(root: Root, path: str, accept_encoding: str | None) -> Chosen:
         if accept_encoding is not None:
             _add_siblings(found, root, path)
         wanted = negotiate_encoding(accept_encoding or "", [name for name in found if name])
+        if READ_AHEAD is not None:
+            with suppress(OSError):
+                os.posix_fadvise(found[wanted].file, 0, 0, READ_AHEAD)
         return Chosen(found[wanted], wanted)
     finally:
         for coding, opened in found.items():
