@@ -39,10 +39,11 @@ def meanwhile(work: Callable[[], object] | None) -> Iterator[None]:
 
 
 @contextmanager
-def probing(url: str, delays: list[float]) -> Iterator[None]:
+def probing(url: str, delays: list[float], *, from_due: bool = True) -> Iterator[None]:
     """GET ``url`` every hundredth of a second on one connection, and add up how late the answers are.
 
-    From when it was due, so that the answers behind a slow one count as slow, too.
+    From when it was due, so that the answers behind a slow one count as slow, too; or else from
+    when it was asked for, where the machine is so busy that a probe could never catch up.
     """
     parts = urlsplit(url)
     connection = HTTPConnection(str(parts.hostname), parts.port, timeout=PATIENCE)
@@ -52,7 +53,7 @@ def probing(url: str, delays: list[float]) -> Iterator[None]:
 
     def ask() -> None:
         nonlocal due
-        due += EVERY
+        due = due + EVERY if from_due else time.perf_counter() + EVERY
         time.sleep(max(0.0, due - time.perf_counter()))
         connection.request("GET", parts.path)
         answer = connection.getresponse()

@@ -19,7 +19,15 @@ The code map; a request flows downward::
                                      who runs them: under leases, swept by any
         hub, watching, outbox        who watches them: one look for all, bounded readers
         content, following           the file, also while it grows
-        direct, store                direct streams, with records behind them
+        direct, telling, store       direct streams and downloads, with records behind them
+    download/                files from disk, and downloads of other services passed on
+        files, share, roots, listing, media_types
+                                     opened below a folder, told by one descriptor
+        decision, reading            what a request gets of a file; its blocks, of one version
+        relay, continuing, answer    passed on, and gone on with where an upstream breaks off
+        upstreams, upstream, transport, network
+                                     where requests may go; connections of our own
+        guard, forwarding, lines     which addresses, which headers, JSON lines (pure)
     export/                  a SELECT becomes bytes
         assembly, pipeline, producer, pipe
                                      joins the stages; reads the database in a task of its own
@@ -32,7 +40,8 @@ The code map; a request flows downward::
     catalog, listening       which datasets there are; PostgreSQL's notifications
     databases/               a folder for each kind: how it is read, compares, makes text
     database, embedded       Tailrace's own database; the PostgreSQL that it brings itself
-    line                     a connection that is written to now and then
+    line, file_sender        a connection that is written to now and then; files past us
+    file_part                a part of a file, for the server to send by itself
     observe                  what happens, told once: log and metrics
     grammar/, texts          a query string → a SELECT (pure)
     representation, preferences, preconditions, ranges, sse

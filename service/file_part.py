@@ -3,16 +3,47 @@
 from __future__ import annotations
 
 import asyncio
+import mmap
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar, TypeVarTuple
 
 from service.errors import FileChanged
 
 Given = TypeVarTuple("Given")
 Result = TypeVar("Result")
+
+
+class Threads:
+    """A pool of ``count`` threads that knows whether anybody waits for one of them."""
+
+    def __init__(self, count: int, name: str) -> None:
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix=name)
+        self._lock = threading.Lock()
+        self._waiting = 0
+
+    @property
+    def wanted(self) -> bool:
+        """Whether whoever holds a thread should think of others."""
+        return self._waiting > 0
+
+    def start(self, call: Callable[[*Given], Result], *given: *Given) -> asyncio.Future[Result]:
+        """Run the blocking ``call`` in a thread, after those that came before."""
+        with self._lock:
+            self._waiting += 1
+        loop = asyncio.get_running_loop()
+        return loop.run_in_executor(self._pool, self._begin, call, *given)
+
+    def close(self) -> None:
+        """Begin nothing more; nobody waits for what a disk does not give."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _begin(self, call: Callable[[*Given], Result], *given: *Given) -> Result:
+        with self._lock:
+            self._waiting -= 1
+        return call(*given)
 
 
 class Lent:
@@ -50,16 +81,15 @@ class SourceFile:
     ``unchanged`` tells, blocking, whether all that was read so far is of one version.
     """
 
-    def __init__(self, file: int, unchanged: Callable[[], bool], threads: Executor) -> None:
+    def __init__(self, file: int, unchanged: Callable[[], bool], threads: Threads) -> None:
         self._file = file
         self._unchanged = unchanged
-        self._threads = threads
+        self.threads = threads
         self._lent = Lent(lambda: os.close(file))
 
     def start(self, call: Callable[[*Given], Result], *given: *Given) -> asyncio.Future[Result]:
         """Run the blocking ``call`` in a thread; the file stays open for as long as it takes."""
-        loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(self._threads, call, *given)
+        future = self.threads.start(call, *given)
         self._lent.lend(future)
         return future
 
@@ -125,12 +155,16 @@ class FilePart:
 
 
 class Scratch(threading.local):
-    """Room to read to, of each thread its own; what is in it lasts until it is asked for again."""
+    """Room to read to, of each thread its own; what is in it lasts until it is asked for again.
+
+    It begins with a page, as the pages of a file do: a copy to any other place in a page takes up
+    to twice as long, since reads of it are taken for those of what was just written.
+    """
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._room = memoryview(b"")
 
     def room(self, length: int) -> memoryview:
-        if len(self._buffer) < length:
-            self._buffer = bytearray(length)
-        return memoryview(self._buffer)[:length]
+        if len(self._room) < length:
+            self._room = memoryview(mmap.mmap(-1, length))
+        return self._room[:length]

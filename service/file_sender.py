@@ -17,7 +17,7 @@ from service.streaming import ClientLeft
 
 MOST = 1024 * 1024  # bytes read at once
 LEAST = 64 * 1024
-BURST = 4 * 1024 * 1024  # bytes after which a thread turns to somebody else
+BURST = 4 * 1024 * 1024  # bytes after which a thread turns to whoever waits for one
 
 _scratch = Scratch()
 
@@ -60,7 +60,9 @@ class FileSender:
     def _burst(self, part: FilePart) -> None:
         """Send until the kernel takes no more. Blocks on the file alone."""
         before = self.sent
-        while part.left and self.sent - before < BURST and not self._over:
+        while part.left and not self._over:
+            if self.sent - before >= BURST and part.source.threads.wanted:
+                break
             room = _scratch.room(min(self._ahead, part.left))
             count = part.source.read_into(room, part.first + part.done)
             if not self._give(part, room[:count]):

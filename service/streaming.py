@@ -40,7 +40,10 @@ class Stream(Protocol):
         ...
 
     async def read(self) -> bytes | FilePart | None:
-        """The next chunk, None at the end; what it raises breaks the connection."""
+        """The next chunk, None at the end; what it raises breaks the connection.
+
+        Nothing is known of a part of a file before all of it has left, so the last is to be bytes.
+        """
         ...
 
     async def close(self) -> None:
@@ -56,10 +59,7 @@ class Stream(Protocol):
         ...
 
     def ended(self, outcome: Outcome, error: TailraceError | None) -> None:
-        """How it ended; for a complete one before its last byte leaves, else after close.
-
-        Only where the last chunk is a part of a file, a complete one has left by then.
-        """
+        """How it ended; for a complete one before its last byte leaves, else after close."""
         ...
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -14,11 +14,12 @@ import orjson
 from service.artifacts.ahead import Ahead
 from service.database import utcnow
 from service.download.decision import Decision, FileRequest, decide
-from service.download.reading import Blocks
+from service.download.reading import Blocks, Parts
 from service.download.share import Share
 from service.errors import TailraceError
 from service.export.receipt import Outcome, Receipt
 from service.file_part import FilePart, SourceFile
+from service.jobs.model import Record
 from service.jobs.telling import Telling
 from service.ranges import Body
 
@@ -43,8 +44,7 @@ class FileStream:
         self._decision: Decision | None = None
         self._source: SourceFile | None = None
         self._ahead: Ahead[bytes | FilePart] | None = None
-        self._blocks: Blocks | None = None
-        self._parts: list[FilePart] = []
+        self._read: Blocks | Parts | None = None
         self._slots = 0
         self._proof: dict[str, Any] | None = None
 
@@ -64,7 +64,8 @@ class FileStream:
         if body is not None and not request.head:
             await share.slots.acquire()
             self._slots += 1
-            self._ahead = Ahead(self._chunks(self._source, body))
+            self._read = self._reader(self._source, body)
+            self._ahead = Ahead(self._read.read())
             await self._ahead.prime()
 
     async def read(self) -> bytes | FilePart | None:
@@ -94,44 +95,28 @@ class FileStream:
         if self._ahead is not None and self._decision is not None and self._decision.body:
             total = self._decision.body.length
             self.telling.record = replace(self.telling.record, total_bytes=total)
-            self.telling.started(lambda record: replace(record, bytes=self._sent))
+            self.telling.started(self._progress)
 
     def ended(self, outcome: Outcome, error: TailraceError | None) -> None:
-        if self._ahead is not None and self._decision is not None:
+        if self._read is not None and self._decision is not None:
             now = utcnow()
-            receipt = self._receipt(self._decision, outcome, now).as_dict()
+            receipt = self._receipt(self._read, self._decision, outcome, now).as_dict()
             self.telling.ended(receipt, outcome, now, error)
 
-    def _chunks(self, source: SourceFile, body: Body) -> AsyncGenerator[bytes | FilePart, None]:
+    def _progress(self, record: Record) -> Record:
+        return replace(record, bytes=self._read.bytes if self._read is not None else 0)
+
+    def _reader(self, source: SourceFile, body: Body) -> Blocks | Parts:
         recorded, size = self.telling.recorder is not None, self._request.chunk_size
         if not recorded and size is None and body.length > SMALL:
-            return self._whole_parts(source, body)
-        self._blocks = Blocks(source, body, size or SMALL, digested=recorded)
-        return self._blocks.read()
+            return Parts(source, body)
+        return Blocks(source, body, size or SMALL, digested=recorded)
 
-    async def _whole_parts(
-        self, source: SourceFile, body: Body
-    ) -> AsyncGenerator[bytes | FilePart, None]:
-        for piece in body.pieces():
-            if isinstance(piece, bytes):
-                yield piece
-                continue
-            if not self._parts:
-                # So that what cannot be read at all is an ordinary error.
-                await source.run(source.read, piece.first, 1)
-            self._parts.append(FilePart(source, piece.first, piece.length))
-            yield self._parts[-1]
-
-    @property
-    def _sent(self) -> int:
-        """Bytes handed on so far, the frame around several parts not counted."""
-        if self._blocks is not None:
-            return self._blocks.bytes
-        return sum(part.done for part in self._parts)
-
-    def _receipt(self, decision: Decision, outcome: Outcome, now: datetime) -> Receipt:
+    def _receipt(
+        self, read: Blocks | Parts, decision: Decision, outcome: Outcome, now: datetime
+    ) -> Receipt:
         record, encoding = self.telling.record, decision.chosen.encoding
-        sent, sha256 = self._sent, self._blocks.sha256 if self._blocks is not None else None
+        sent, sha256 = read.bytes, read.sha256
         asked = self._request.shown(self._share.root.name)
         headers = decision.headers()
         return Receipt(

@@ -17,8 +17,10 @@ from typing import Any
 import httpcore2
 from aiohappyeyeballs import AddrInfoType, start_connection
 
-BLOCK = 256 * 1024  # bytes read at once
-HELD = 4 * BLOCK  # bytes that wait for a reader before the upstream has to wait
+BLOCK = 1024 * 1024  # bytes read at once from one connection
+AT_ONCE = 4 * BLOCK  # bytes that all connections share, so that none keeps the others waiting
+LEAST = 64 * 1024
+HELD = BLOCK  # bytes that wait for a reader before the upstream has to wait
 FALL_BACK = (
     0.25  # seconds until the next address is tried beside one that does not answer (RFC 8305)
 )
@@ -45,6 +47,7 @@ class Backend(httpcore2.AsyncNetworkBackend):
     def __init__(self, decide: Decide | None = None, resolve: Resolve = resolve) -> None:
         self._decide = decide
         self._resolve = resolve
+        self._rooms = Rooms()
 
     async def connect_tcp(
         self,
@@ -76,7 +79,7 @@ class Backend(httpcore2.AsyncNetworkBackend):
         made = await start_connection(list(addresses), happy_eyeballs_delay=FALL_BACK, loop=loop)
         try:
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            inbound = Inbound()
+            inbound = Inbound(self._rooms)
             transport, _ = await loop.create_connection(lambda: inbound, sock=made)
         except BaseException:
             made.close()
@@ -157,14 +160,27 @@ class Connection(httpcore2.AsyncNetworkStream):
             raise ConnectionResetError("The upstream has closed the connection.")
 
 
-class Inbound(asyncio.BufferedProtocol):
-    """What comes in: read into one buffer of this connection, held until it is asked for."""
+class Rooms:
+    """Where connections read to, one after the other: smaller parts the more of them there are."""
 
     def __init__(self) -> None:
+        self.open = 0
+        self._room = memoryview(bytearray(BLOCK))
+
+    def room(self) -> memoryview:
+        """Free until the event loop turns to another connection."""
+        return self._room[: max(AT_ONCE // max(self.open, 1), LEAST)]
+
+
+class Inbound(asyncio.BufferedProtocol):
+    """What comes in: copied out of a room of all connections, held until it is asked for."""
+
+    def __init__(self, rooms: Rooms) -> None:
         self.transport: asyncio.Transport | None = None
         self.writable = asyncio.Event()
         self.writable.set()
-        self._room = memoryview(bytearray(BLOCK))
+        self._rooms = rooms
+        self._room = memoryview(b"")
         self._held: deque[bytes] = deque()
         self._length = 0
         self._ended = False
@@ -199,9 +215,11 @@ class Inbound(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]  # it is one that reads and writes
+        self._rooms.open += 1
 
     def get_buffer(self, sizehint: int) -> memoryview:
         del sizehint
+        self._room = self._rooms.room()
         return self._room
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -215,6 +233,7 @@ class Inbound(asyncio.BufferedProtocol):
         self._end(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._rooms.open -= 1
         self._end(exc)
         self.writable.set()
 

@@ -156,6 +156,8 @@ class RelayStream:
             await self._meter.feed(made)
             self._ready.extend([made] if self._chunker is None else self._chunker.feed(made))
         if block is None or (self._download.whole and not self._reframed):
+            # However long the client takes for the last of it.
+            await self._download.close()
             await self._meter.settle()
             if self._chunker is not None:
                 self._ready.extend(filter(None, [self._chunker.rest()]))

@@ -18,6 +18,7 @@ import httpx2
 from httpx2._transports.default import map_httpcore_exceptions
 
 from service.download.network import Backend
+from service.download.pool import Pool, StreamBody
 
 KEPT_IDLE = 20  # connections
 KEPT_IDLE_SECONDS = 15.0  # most servers close theirs after 60 s or more
@@ -38,7 +39,7 @@ class Transport(httpx2.AsyncHTTPTransport):
         self, backend: Backend, trust: ssl.SSLContext, *, max_connections: int, http2: bool
     ) -> None:
         # Not super().__init__(), which has no way to hand a backend on.
-        self._pool = httpcore2.AsyncConnectionPool(
+        self._pool = Pool(
             ssl_context=trust,
             max_connections=max_connections,
             max_keepalive_connections=min(KEPT_IDLE, max_connections),
@@ -54,6 +55,8 @@ class Transport(httpx2.AsyncHTTPTransport):
         connection = getattr(getattr(pooled, "_stream", None), "_connection", None)
         if isinstance(getattr(connection, "_h11_state", None), h11.Connection):
             response.stream = Body(pooled, connection)
+        elif isinstance(connection, httpcore2.AsyncHTTP2Connection):
+            response.stream = StreamBody(pooled)
         return response
 
 

@@ -35,7 +35,13 @@ MAX_REDIRECTS = 5
 DIGITS_OF_SHORT = 5  # of the length of a body that is read although nobody wants it
 PATIENCE = 1.0  # seconds for that
 # As httpcore2 and h11 say it.
-ENDED_EARLY = re.compile("Server disconnected|closed connection|incomplete chunked read")
+ENDED_EARLY = re.compile(
+    "Server disconnected|closed connection|incomplete chunked read"
+    "|InvalidBodyLengthError|StreamReset|ConnectionTerminated"
+)
+# As OpenSSL numbers what it finds wrong with a certificate (X509_V_ERR_…).
+CERTIFICATES = {9: "is not valid yet", 10: "has expired", 62: "is for another name"}
+CERTIFICATES |= {64: CERTIFICATES[62]}
 FREE = "(url)"  # the name of what free addresses go through; no upstream can have it
 
 Fields = Sequence[tuple[str, str]]
@@ -145,7 +151,7 @@ def translated(name: str) -> Iterator[None]:
     except httpx2.TimeoutException as error:
         raise UpstreamTimeout(f"{name} did not accept the connection in time.") from error
     except httpx2.ConnectError as error:
-        raise UpstreamUnavailable(f"{name} cannot be reached.") from error
+        raise UpstreamUnavailable(f"{name} {_why(error)}.") from error
     except httpx2.NetworkError as error:
         raise UpstreamClosed(f"{name} broke off the connection.") from error
     except httpx2.RemoteProtocolError as error:
@@ -154,6 +160,17 @@ def translated(name: str) -> Iterator[None]:
         raise UpstreamError(f"What {name} sent is not HTTP as it should be.") from error
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         raise UpstreamError(f"{name} cannot be asked for this.") from error
+
+
+def _why(error: httpx2.ConnectError) -> str:
+    """What was wrong, without the address."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLError):
+        cause = cause.__cause__ or cause.__context__  # httpcore2 drops the first of them
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        found = CERTIFICATES.get(cause.verify_code, "is signed by nobody who is trusted")
+        return f"cannot be trusted: its certificate {found}"
+    return "does not speak TLS as it should" if cause else "cannot be reached"
 
 
 @dataclass(frozen=True, slots=True)

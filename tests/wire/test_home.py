@@ -30,6 +30,8 @@ sql = "select 1 as id"
 title = "<b>bold</b>"
 [datasets.large]
 sql = "select i as id, repeat('x', 1000) as pad from generate_series(1, 60000) i"
+[files.tests]
+path = '{folder}'
 """
 
 
@@ -79,6 +81,7 @@ def served(
     module_database_url: str, source_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Served]:
     config = f'[sources.main]\nurl = "{source_url}"\nexpose = ["public.*"]\n{CONFIG}'
+    config = config.replace("{folder}", str(Path(__file__).parent))
     with serving(tmp_path_factory.mktemp("served"), module_database_url, config=config) as found:
         yield found
 
@@ -102,6 +105,14 @@ def test_the_page_has_datasets_and_newest_exports(served: Served) -> None:
         page = Page(home(served))
         assert f"{served.base}/v1/exports/{running}" in page.addresses
         assert f"{served.base}/v1/exports/{running}/receipt" not in page.addresses
+
+
+def test_a_download_is_shown_by_where_it_came_from(served: Served) -> None:
+    asked = ask(served.base, f"/v1/files/tests/{Path(__file__).name}?receipt=1")
+    assert asked.body == Path(__file__).read_bytes()
+    cells = [cell.strip() for cell in Page(home(served)).cells]
+    assert "tests (file)" in cells
+    assert not any("None" in cell for cell in cells)
 
 
 def test_a_hostile_name_is_text(served: Served) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import socket
 from collections.abc import Iterator
@@ -200,6 +201,10 @@ def test_behind_the_first_byte_the_transfer_breaks(
     receipt = receipt_of(failing.served, found.export_id)
     assert receipt["outcome"] == "failed"
     assert receipt["download"]["reconnects"] == 0
+    # Of what it says to be of, be it more than has arrived.
+    assert receipt["bytes"] >= found.size
+    passed = content(receipt["bytes"])
+    assert receipt["sha256"] == hashlib.sha256(passed).hexdigest()
     (connection,) = failing.used()
     assert connection.closed.wait(1)
 
