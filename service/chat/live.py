@@ -90,8 +90,8 @@ class Live:
         """End it for ``reason``, which may pass: the process is about to stop."""
         self._stop(reason)
 
-    async def ended(self, within: float) -> bool:
-        """Whether it has ended within so many seconds."""
+    async def ended(self, within: float | None) -> bool:
+        """Whether it has ended within so many seconds; None waits for it."""
         if self._task is not None:
             await asyncio.wait({self._task}, timeout=within)
         return self.transcript.state.final
