@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service import __version__
 from service.app import create_app
+from service.chat.opening import lacking
 from service.configuration import load
 from service.database import service_engine, translated
 from service.demo import load as load_demo
@@ -137,7 +138,7 @@ def migrate(config: Config = None, data_dir: DataDir = None) -> None:
 @commands.command()
 def check(config: Config = None, data_dir: DataDir = None) -> None:
     """Read the configuration and explain every mistake."""
-    typer.echo(explain(_settings(config, data_dir)))
+    typer.echo(explain(_settings(config, data_dir), lacking))
 
 
 @commands.command()

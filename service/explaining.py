@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
-from service.settings import Settings, UpstreamSettings
+from service.settings import ProviderSettings, Settings, UpstreamSettings
 from service.values import format_duration, masked_url
 
 
-def explain(settings: Settings) -> str:
-    """What ``tailrace check`` says of settings that are right: many lines, no passwords."""
+def explain(settings: Settings, lacking: Callable[[ProviderSettings], str]) -> str:
+    """What ``tailrace check`` says of settings that are right: many lines, no passwords.
+
+    ``lacking`` tells why a provider of language models cannot be asked; "" where it can.
+    """
     limits, server = settings.limits, settings.server
     sources = "\n".join(
         f"  {name}: {_address(settings.source_url(name))}{'' if source.url else ' (the same)'}, "
@@ -28,6 +32,10 @@ def explain(settings: Settings) -> str:
     upstreams = "\n".join(
         f"  {name}: {_upstream(upstream)}" for name, upstream in settings.upstreams.items()
     )
+    providers = "\n".join(
+        f"  {name}: {_provider(provider, lacking(provider))}"
+        for name, provider in settings.llm.items()
+    )
     return f"""\
 configuration: {settings.config_path or "no file"}
 data directory: {settings.data_dir}
@@ -41,8 +49,11 @@ files:
 upstreams:
 {upstreams or "  none"}
 free addresses: {_ports(settings)}
+language models:
+{providers or "  none"}
 limits: an export may take {format_duration(limits.max_duration)} and stall \
-{format_duration(limits.stall_timeout)}; artifacts stay {format_duration(limits.artifact_ttl)}, records {format_duration(limits.record_ttl)}
+{format_duration(limits.stall_timeout)}; artifacts stay {format_duration(limits.artifact_ttl)}, records {format_duration(limits.record_ttl)}, \
+generations {format_duration(limits.generation_ttl)}
 jobs: {settings.worker.concurrency} at once in each worker, {limits.max_queued} may wait; \
 {limits.max_attempts} attempts, a lease of {format_duration(limits.lease)}; new ones need \
 {limits.min_free_space} bytes of free space
@@ -65,6 +76,15 @@ def _upstream(upstream: UpstreamSettings) -> str:
     )
     parts = (f"{word} {', '.join(names)}" for word, names in told if names)
     return "; ".join((f"{', '.join(upstream.methods)} {upstream.base_url}", *parts))
+
+
+def _provider(provider: ProviderSettings, missing: str) -> str:
+    if provider.kind == "echo":
+        return "echo, a stand-in"
+    address = f" at {provider.base_url}" if provider.base_url else ""
+    key = "with a key" if provider.api_key else "without a key"
+    lack = f"; cannot be asked: {missing}" if missing else ""
+    return f"{provider.kind}{address}, model {provider.model}, {key}{lack}"
 
 
 def _ports(settings: Settings) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from service.configuration import load
 from service.explaining import explain
-from service.settings import Settings
+from service.settings import ProviderSettings, Settings
 
 SECRET = "hunter2secret"
 ENVIRON = {"HOME": "/home/u"}
@@ -41,10 +41,31 @@ redirects = ["cdn.example", "*.b.example"]
 [upstreams.plain]
 base_url = "http://10.0.0.7:8080"
 methods = ["GET"]
+[llm.default]
+kind = "echo"
+[llm.claude]
+kind = "anthropic"
+api_key = "hunter2secret"
+model = "claude-sonnet-5"
+[llm.own]
+kind = "openai"
+base_url = "http://10.0.0.8:8000/v1"
+model = "qwen3"
+[llm.keyless]
+kind = "openai"
+model = "m"
 [relay]
 allow_urls = true
 ports = [443, 8443]
 """
+
+
+def usable(_: ProviderSettings) -> str:
+    return ""
+
+
+def unusable(provider: ProviderSettings) -> str:
+    return "It needs an api_key." if provider.model == "m" else ""
 
 
 @pytest.fixture(autouse=True)
@@ -59,18 +80,19 @@ def read(text: str, environ: Mapping[str, str] = ENVIRON) -> Settings:
 
 def test_defaults() -> None:
     assert load(None, ENVIRON) == Settings(data_dir=Path("/home/u/.local/share/tailrace"))
-    text = explain(load(None, ENVIRON))
+    text = explain(load(None, ENVIRON), usable)
     assert "configuration: no file\n" in text
     assert "  main: embedded PostgreSQL (the same), lane auto, at most 8 connections, " in text
     assert "exposes public.*\ndatasets:\n  only what the sources expose\n" in text
     assert "files:\n  none\nupstreams:\n  none\nfree addresses: not relayed\n" in text
+    assert "\nlanguage models:\n  none\n" in text
 
 
 def test_everything(tmp_path: Path) -> None:
     settings = read(ALL, ENVIRON | {"ARCHIVE_AUTHORIZATION": f"Bearer {SECRET}"})
     assert settings.upstreams["archive"].headers["Authorization"] == f"Bearer {SECRET}"
     assert (
-        explain(settings)
+        explain(settings, unusable)
         == f"""\
 configuration: tailrace.toml
 data directory: /var/lib/tailrace
@@ -91,7 +113,12 @@ upstreams:
 sends Authorization, X-Key; passes on X-Tenant; may lead on to cdn.example, *.b.example
   plain: GET http://10.0.0.7:8080/
 free addresses: relayed from public hosts, ports 443, 8443
-limits: an export may take 4h and stall 1m30s; artifacts stay 7d, records 30d
+language models:
+  default: echo, a stand-in
+  claude: anthropic, model claude-sonnet-5, with a key
+  own: openai at http://10.0.0.8:8000/v1/, model qwen3, without a key
+  keyless: openai, model m, without a key; cannot be asked: It needs an api_key.
+limits: an export may take 4h and stall 1m30s; artifacts stay 7d, records 30d, generations 1d
 jobs: 4 at once in each worker, 1000 may wait; 4 attempts, a lease of 15s; \
 new ones need 1073741824 bytes of free space
 server: 127.0.0.1 port 8000, processes: 1"""
@@ -101,5 +128,5 @@ server: 127.0.0.1 port 8000, processes: 1"""
 def test_a_folder_that_cannot_be_looked_at_is_none_now() -> None:
     Path("file").touch()
     for path in ("x" * 300, "file", "file/below"):
-        told = explain(read(f'[files.a]\npath = "{path}"\n'))
+        told = explain(read(f'[files.a]\npath = "{path}"\n'), usable)
         assert f"{path} (not a folder now)\n" in told

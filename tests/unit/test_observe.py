@@ -11,6 +11,8 @@ from service.observe import (
     DatasetUnusable,
     Event,
     EventsUnread,
+    GenerationEnded,
+    GenerationStarted,
     JobEnded,
     JobStarted,
     Metrics,
@@ -30,6 +32,8 @@ from service.observe import (
 STARTED = StreamStarted("id-1", "stream", "numbers", "csv", "copy", 0.25)
 ENDED = StreamEnded("id-1", "stream", "numbers", "csv", "copy", "complete", 7, 70, 1.5, None)
 REQUEST = RequestEnded("GET", "/v1/rows/numbers.csv", "/v1/rows/{dataset:path}", 200, 0.5)
+FIRST_TOKEN = GenerationStarted("id-2", "default", "m", 0.25)
+GENERATED = GenerationEnded("id-2", "default", "m", "succeeded", 7, 30, 1.5, None)
 EVENTS = [
     (STARTED, "info"),
     (ENDED, "info"),
@@ -44,6 +48,8 @@ EVENTS = [
     (WorkerWaiting("OSError()"), "warning"),
     (EventsUnread("OSError()"), "warning"),
     (Swept({"lost": 1}), "info"),
+    (FIRST_TOKEN, "info"),
+    (GENERATED, "info"),
 ]
 EXPORT = {"dataset": "numbers", "format": "csv", "lane": "copy"}
 COMPLETE = EXPORT | {"outcome": "complete"}
@@ -147,6 +153,20 @@ def test_failures_are_counted_by_upstream_and_code(metrics: Metrics) -> None:
     assert sample(metrics, name, timeouts) == 2
     assert sample(metrics, name, {"upstream": "other", "code": "upstream_error"}) == 1
     assert sample(metrics, name, timeouts | {"upstream": "other"}) is None
+
+
+def test_generations_are_counted_by_how_they_ended(metrics: Metrics) -> None:
+    metrics(FIRST_TOKEN)
+    metrics(GENERATED)
+    metrics(replace(GENERATED, tokens=3, model="another"))
+    metrics(replace(GENERATED, outcome="failed", code="timeout", tokens=1))
+    ended = {"provider": "default", "outcome": "succeeded", "code": ""}
+    assert sample(metrics, "tailrace_generations_total", ended) == 2
+    failed = ended | {"outcome": "failed", "code": "timeout"}
+    assert sample(metrics, "tailrace_generations_total", failed) == 1
+    provider = {"provider": "default"}
+    assert sample(metrics, "tailrace_generation_tokens_total", provider) == 11
+    assert sample(metrics, "tailrace_first_token_seconds_sum", provider) == 0.25
 
 
 def test_what_has_no_metric_is_passed_over(metrics: Metrics) -> None:

@@ -105,6 +105,13 @@ def test_check_explains_a_good_configuration_without_its_secrets(tmp_path: Path)
         [upstreams.archive]
         base_url = "https://archive.example/exports"
         headers = { Authorization = "env:AUTHORIZATION", X-Key = "hunter2" }
+        [llm.default]
+        kind = "openai"
+        api_key = "hunter2"
+        model = "m"
+        [llm.keyless]
+        kind = "anthropic"
+        model = "m"
         """
     )
     environ = environment(None) | {"AUTHORIZATION": "Bearer hunter2"}
@@ -113,6 +120,9 @@ def test_check_explains_a_good_configuration_without_its_secrets(tmp_path: Path)
     assert "db.example:5433/data" in said.stdout
     assert "flights" in said.stdout
     assert "https://archive.example/exports/; sends Authorization, X-Key\n" in said.stdout
+    assert "  default: openai, model m, with a key\n" in said.stdout
+    lacking = "cannot be asked: It needs an api_key."
+    assert f"  keyless: anthropic, model m, without a key; {lacking}\n" in said.stdout
     assert "hunter2" not in said.stdout + said.stderr
 
 
