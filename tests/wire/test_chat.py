@@ -440,14 +440,14 @@ def test_the_log_and_the_metrics_tell_of_them(served: Served, llm: LlmServer) ->
     llm.answer(*LIMITED)
     told(served.base, body(provider="fake"))
     after = metrics(served)
-    name = 'tailrace_generations_total{code="%s",outcome="%s",provider="fake"}'
-    for code, outcome in (("", "succeeded"), ("rate_limited", "failed")):
-        labelled = name % (code, outcome)
-        assert after[labelled] == before.get(labelled, 0) + 1
+    ended = ('code="",outcome="succeeded"', 'code="rate_limited",outcome="failed"')
+    for labels in ended:
+        name = f'tailrace_generations_total{{{labels},provider="fake"}}'
+        assert after[name] == before.get(name, 0) + 1
     tokens = 'tailrace_generation_tokens_total{provider="fake"}'
-    assert after[tokens] == before[tokens] + 2
+    assert after[tokens] == before.get(tokens, 0) + 2
     counted = 'tailrace_first_token_seconds_count{provider="fake"}'
-    assert after[counted] == before[counted] + 1
+    assert after[counted] == before.get(counted, 0) + 1
     mine = [
         [
             line
