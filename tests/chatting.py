@@ -40,6 +40,24 @@ api_key = "{key}"
 model = "m"
 retries = 0
 """
+MORE = """
+[llm.keyless]
+kind = "anthropic"
+model = "a-model"
+[llm.narrow]
+kind = "echo"
+pace = 0.05
+max_generations = 1
+max_tokens = 100
+[llm.impatient]
+kind = "openai"
+base_url = "{base}/v1"
+model = "m"
+first_token_timeout = "300ms"
+stall_timeout = "300ms"
+max_generations = 1
+retries = 0
+"""
 # Where a provider is when somebody stops it, and how many tokens have come by then.
 SLOWLY: list[Step] = [*chunked(token("openai", "a")), 0.02]
 PLACES: dict[str, tuple[Sequence[Step], int]] = {

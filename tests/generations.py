@@ -162,3 +162,9 @@ async def ended(live: Live, within: float = WITHIN) -> Reader:
     live.attach(reader, 0)
     assert [event.seq for event in reader.seen] == list(range(1, len(reader.seen) + 1))
     return reader
+
+
+def talks(times: int, *end: Step) -> Scripted:
+    """A token every ten milliseconds."""
+    token: list[Step] = [*words("a"), 0.01]
+    return Scripted([[*(token * times), *end]])

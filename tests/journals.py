@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from service.chat.store import Batch, Store
 from service.database import service_engine
 from service.observe import Event as Observed
 from tests.generations import WITHIN, Reader, live_of, started
+from tests.outage import away
+from tests.postgres import Databases
 from tests.waiting import eventually
 
 KEEP = timedelta(days=1)
@@ -134,3 +137,14 @@ async def process(url: str, *, keep: timedelta = KEEP) -> AsyncIterator[Process]
         await tails.stop()
         await journal.stop()
         await engine.dispose()
+
+
+@asynccontextmanager
+async def away_meanwhile(databases: Databases, url: str) -> AsyncIterator[None]:
+    """``away`` in a thread: it runs an event loop of its own."""
+    outage = away(databases, url)
+    await asyncio.to_thread(outage.__enter__)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(outage.__exit__, None, None, None)
