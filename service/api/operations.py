@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from typing import Any, cast
 
 import sqlalchemy as sa
@@ -21,6 +21,7 @@ from service.export.receipt import rfc3339
 from service.jobs.overview import overview
 from service.runtime import Service, service_of
 from service.schema import at_head
+from service.slots import Slots
 
 router = Router(tags=["operations"])
 
@@ -87,10 +88,8 @@ async def status(request: Request) -> Response:
             "queue": await _jobs(service),
             "artifacts": await asyncio.to_thread(_artifacts, service),
             "sources": sources,
-            "upstreams": {
-                name: {"slots": {"total": slots.total, "taken": slots.taken}}
-                for name, slots in service.upstreams.slots().items()
-            },
+            "roots": _slots({name: share.slots for name, share in service.shares.items()}),
+            "upstreams": _slots(service.upstreams.slots()),
             "datasets_unusable": service.catalog.problems,
             "limits": limits.model_dump(),
         }
@@ -112,6 +111,13 @@ async def _source(source: Source) -> dict[str, Any]:
         return body | {"error": "The database does not answer."}
     oldest = rfc3339(found.oldest) if found.oldest else None
     return body | {"oldest_snapshot": oldest, "backends": found.backends}
+
+
+def _slots(named: Mapping[str, Slots]) -> dict[str, Any]:
+    return {
+        name: {"slots": {"total": slots.total, "taken": slots.taken}}
+        for name, slots in named.items()
+    }
 
 
 async def _jobs(service: Service) -> dict[str, Any]:

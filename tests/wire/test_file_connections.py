@@ -145,6 +145,7 @@ def test_who_leaves_holds_no_descriptor(served: Served, query: str, fields: dict
     for _ in range(5):
         with stalled(served.base, f"/v1/files/files/endless{query}", fields):
             assert descriptors(served) > before
+            assert served.get("/v1/status")["roots"]["files"]["slots"]["taken"] == 1
     wait_until(lambda: served.get("/v1/status")["streams"] == 0, within=10, what="streams end")
     # A connection to the database may have been opened meanwhile, and none per download.
     wait_until(lambda: descriptors(served) <= before + 2, within=10, what="descriptors are back")
