@@ -160,7 +160,8 @@ TO_TRY = (
     "curl -sSOJ '{base}/v1/files/nycflights13/weather.csv'",
     "curl -sSOJ '{base}/v1/relay/mirror/flights.csv.zip'",
     (
-        """curl -sSN --json '{{"messages": [{{"role": "user", "content": "Hello"}}]}}'"""
+        "curl -sSN -H 'Content-Type: application/json'"
+        """ -d '{{"messages": [{{"role": "user", "content": "Hello"}}]}}'"""
         " '{base}/v1/chat/stream'"
     ),
 )
