@@ -4,9 +4,9 @@ ARG PYTHON_VERSION=3.11
 FROM python:${PYTHON_VERSION}-slim AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
-COPY requirements/run.lock requirements/build.lock requirements/
+COPY requirements/llm.lock requirements/build.lock requirements/
 RUN python -m venv /opt/tailrace \
-    && /opt/tailrace/bin/pip install --require-hashes -r requirements/run.lock \
+    && /opt/tailrace/bin/pip install --require-hashes -r requirements/llm.lock \
     && python -m venv /opt/build \
     && /opt/build/bin/pip install --require-hashes -r requirements/build.lock
 COPY pyproject.toml README.md LICENSE ./

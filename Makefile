@@ -3,7 +3,7 @@ ARGS ?=
 
 bin := .venv/bin
 stamp := .venv/.installed
-locks := $(addprefix requirements/,run.lock dev.lock build.lock demo.lock)
+locks := $(addprefix requirements/,run.lock llm.lock dev.lock build.lock demo.lock)
 rivals := $(addprefix requirements/bench-,data7.lock datasette.lock)
 pip := $(bin)/python -m pip --disable-pip-version-check --quiet
 compile := $(bin)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
@@ -51,6 +51,8 @@ bench: setup ## Measure against the baselines (ARGS=…)
 
 lock: setup ## Write the lock files anew (ARGS=--upgrade for newer versions)
 	$(compile) $(ARGS) pyproject.toml --output-file requirements/run.lock
+	$(compile) $(ARGS) pyproject.toml --extra llm --constraints requirements/run.lock \
+		--output-file requirements/llm.lock
 	$(compile) $(ARGS) pyproject.toml --group dev --constraints requirements/run.lock \
 		--output-file requirements/dev.lock
 	$(compile) $(ARGS) --group build --constraints requirements/dev.lock \
