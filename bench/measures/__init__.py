@@ -16,6 +16,8 @@ from bench.measures.shapes import shapes
 from bench.measures.sizes import sizes
 from bench.measures.sqlite import sqlite
 from bench.measures.tiny import tiny
+from bench.measures.tokens import tokens
+from bench.measures.tokens_crowd import tokens_crowd
 from bench.result import Measured
 from bench.service_under_test import Bench
 
@@ -39,5 +41,7 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
         "downloads": downloads,
         "events": events,
         "events beside an export": beside_an_export,
+        "tokens": tokens,
+        "tokens crowd": tokens_crowd,
     }
 )
