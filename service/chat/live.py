@@ -60,6 +60,7 @@ class Live:
         on_disconnect: OnDisconnect,
         changed: Callable[[Live], None],
     ) -> None:
+        self.id = generation.id
         self.transcript = Transcript(generation)
         self._answers = answers
         self._request = request
@@ -72,10 +73,6 @@ class Live:
         self._stopping = False
         self._reason: TailraceError | None = None
         self._task: asyncio.Task[None] | None = None
-
-    @property
-    def id(self) -> str:
-        return self.transcript.summary.id
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name=f"generation {self.id}")
@@ -194,6 +191,8 @@ class Live:
                 self._tell(self.transcript.token(piece.text, utcnow()))
                 if self._too_much():
                     return Finished(FinishReason.LENGTH)
+                # What has arrived already is given without a pause: others have a turn in between.
+                await asyncio.sleep(0)
 
     async def _next(
         self, pieces: AsyncGenerator[Piece | Note, None], first: asyncio.Timeout
