@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.clients import Answer, ask
-from tests.serving import Served, serving
+from tests.serving import Served, without_worker
 from tests.upstream import target
 from tests.waiting import wait_until
 
@@ -27,7 +27,7 @@ def relay_service(
     for name, more in upstreams.items():
         there = "" if "base_url" in more else f'base_url = "{base}"'
         config += f"[upstreams.{name}]\n{there}\n{more}\n"
-    with serving(folder, url, config=config, **settings) as found:
+    with without_worker(folder, url, config=config, **settings) as found:
         yield found
 
 

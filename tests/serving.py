@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,13 @@ def serving(
             process.kill()
             process.wait()
             raise
+
+
+def without_worker(
+    folder: Path, database_url: str | None, *, config: str = "", **settings: str
+) -> AbstractContextManager[Served]:
+    """The same for tests that make no jobs: a worker would take as long to start again."""
+    return serving(folder, database_url, config=config, arguments=("--no-worker",), **settings)
 
 
 def _greeted(served: Served) -> bool:

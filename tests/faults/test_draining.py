@@ -22,7 +22,7 @@ from tests.curl import CUT_SHORT, downloading
 from tests.exporting import ignored
 from tests.peer import connected
 from tests.postgres import fetch
-from tests.serving import Served, serving
+from tests.serving import Served, without_worker
 from tests.session import Session, gated, session
 from tests.waiting import wait_until
 
@@ -76,7 +76,7 @@ def test_a_running_download_may_end(
 ) -> None:
     database.close_gate()
     with (
-        serving(tmp_path, database_url, config=CONFIG, limits__drain_timeout=LONG) as served,
+        without_worker(tmp_path, database_url, config=CONFIG, limits__drain_timeout=LONG) as served,
         downloading(f"{served.base}/v1/rows/gated.csv", tmp_path) as found,
     ):
         wait_until(lambda: found.size > ARRIVED, within=30, what="rows arrive")
@@ -103,7 +103,7 @@ def test_open_connections_take_nothing_new(
 ) -> None:
     database.close_gate()
     with (
-        serving(tmp_path, database_url, config=CONFIG, limits__drain_timeout=LONG) as served,
+        without_worker(tmp_path, database_url, config=CONFIG, limits__drain_timeout=LONG) as served,
         connected(served.base) as idle,
         connected(served.base) as busy,
     ):
@@ -131,7 +131,7 @@ def test_what_cannot_end_in_time_is_broken(
     database.close_gate()
     path = f"/v1/rows/gated.csv?compression={compression}"
     with (
-        serving(tmp_path, database_url, config=CONFIG, limits__drain_timeout="1s") as served,
+        without_worker(tmp_path, database_url, config=CONFIG, limits__drain_timeout="1s") as served,
         downloading(f"{served.base}{path}", tmp_path) as found,
     ):
         wait_until(lambda: found.size, within=30, what="rows arrive")
@@ -150,7 +150,7 @@ def test_a_client_that_does_not_read_holds_nobody_up(
 ) -> None:
     """Be its stream unfinished, or finished but for what lies in the buffers."""
     with (
-        serving(
+        without_worker(
             tmp_path,
             database_url,
             config=CONFIG,
@@ -182,7 +182,7 @@ def test_a_killed_service_is_told_by_the_next_one(
     database.close_gate()
     with (
         # The database itself waits as long for the gate.
-        serving(
+        without_worker(
             tmp_path / "first", database_url, config=CONFIG, limits__prime_timeout=LONG
         ) as served,
         downloading(f"{served.base}/v1/rows/gated.csv", tmp_path) as found,
@@ -196,7 +196,7 @@ def test_a_killed_service_is_told_by_the_next_one(
         assert found.exit_code() == CUT_SHORT
     # The gate is still closed: only the server's own look at its connection ends this query.
     wait_until(lambda: not database.exporting(), within=20, what="no backend is left")
-    with serving(tmp_path / "second", database_url, config=CONFIG) as served:
+    with without_worker(tmp_path / "second", database_url, config=CONFIG) as served:
         # The process may be another one that lives: its heartbeat is fresh.
         assert served.get(f"/v1/exports/{export}")["state"] == "running"
         assert asyncio.run(end_lost(database_url)) == 1
@@ -215,7 +215,7 @@ def test_the_next_start_looks_for_what_was_lost(
 ) -> None:
     database.close_gate()
     with (
-        serving(tmp_path / "first", database_url, config=CONFIG) as served,
+        without_worker(tmp_path / "first", database_url, config=CONFIG) as served,
         downloading(f"{served.base}/v1/rows/gated.csv", tmp_path) as found,
     ):
         wait_until(lambda: found.size > ARRIVED, within=30, what="rows arrive")
@@ -225,7 +225,7 @@ def test_the_next_start_looks_for_what_was_lost(
         )
         served.stop(signal.SIGKILL)
     database.execute("UPDATE tailrace.exports SET heartbeat_at = now() - interval '61 s'")
-    with serving(tmp_path / "second", database_url, config=CONFIG) as served:
+    with without_worker(tmp_path / "second", database_url, config=CONFIG) as served:
         wait_until(
             lambda: served.get(f"/v1/exports/{export}")["state"] == "failed",
             within=10,

@@ -72,6 +72,8 @@ def test_a_slow_client_that_goes_on_reading_is_served(served: Served, lane: str,
             assert peer.read(step)
             time.sleep(STALL / 20)  # this is the load: nothing is waited for
         assert len(ended(served)) == before
+    # Its own end is told a little later, and is not to be taken for another one's.
+    wait_until(lambda: len(ended(served)) > before, within=30, what="it has ended")
 
 
 @pytest.mark.parametrize("lane", LANES)

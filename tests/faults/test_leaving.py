@@ -12,7 +12,7 @@ import pytest
 
 from tests.curl import downloading
 from tests.peer import Peer, connected
-from tests.serving import Served, serving
+from tests.serving import Served, without_worker
 from tests.session import Session, gated, session
 from tests.waiting import wait_until
 
@@ -45,7 +45,7 @@ def database(module_database_url: str) -> Iterator[Session]:
 @pytest.fixture(scope="module")
 def served(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("served")
-    with serving(
+    with without_worker(
         folder,
         module_database_url,
         config=CONFIG,
@@ -61,7 +61,9 @@ def served(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -
 def hasty(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Does not wait for first rows: the headers leave before them."""
     folder = tmp_path_factory.mktemp("hasty")
-    with serving(folder, module_database_url, config=CONFIG, limits__prime_timeout="50ms") as found:
+    with without_worker(
+        folder, module_database_url, config=CONFIG, limits__prime_timeout="50ms"
+    ) as found:
         yield found
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.curl import CUT_SHORT, download, downloading
 from tests.peer import connected
-from tests.serving import Served, serving
+from tests.serving import Served, without_worker
 from tests.session import EXPORTING, Session, gated, session
 from tests.waiting import wait_until
 
@@ -66,7 +66,7 @@ def database(module_database_url: str) -> Iterator[Session]:
 
 @pytest.fixture(scope="module")
 def served(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with serving(
+    with without_worker(
         tmp_path_factory.mktemp("served"),
         module_database_url,
         config=CONFIG,
@@ -82,7 +82,9 @@ def served(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -
 def brief(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Ends whatever takes longer than a second."""
     folder = tmp_path_factory.mktemp("brief")
-    with serving(folder, module_database_url, config=CONFIG, limits__max_duration="1s") as found:
+    with without_worker(
+        folder, module_database_url, config=CONFIG, limits__max_duration="1s"
+    ) as found:
         assert found.get("/v1/datasets/endless")
         yield found
 

@@ -19,7 +19,7 @@ from service.databases.stopping import stoppable
 from tests.clients import ask
 from tests.exporting import carried
 from tests.peer import connected
-from tests.serving import Served, serving
+from tests.serving import Served, without_worker
 from tests.sqlite_files import LANES, catalog, insert, open_file, queries, written
 from tests.waiting import wait_until
 
@@ -116,7 +116,9 @@ def served(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -
     with written(folder / "few.db", "CREATE TABLE few (a)") as connection:
         insert(connection, "few", [(1,), (2,)])
     text = config(folder / "few.db")
-    with serving(folder, module_database_url, config=text, limits__prime_timeout="30s") as found:
+    with without_worker(
+        folder, module_database_url, config=text, limits__prime_timeout="30s"
+    ) as found:
         assert found.get("/v1/datasets/endless")
         yield found
 
@@ -128,7 +130,9 @@ def hurried(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) 
     with written(folder / "few.db", "CREATE TABLE few (a)"):
         pass
     text = config(folder / "few.db")
-    with serving(folder, module_database_url, config=text, limits__max_duration="1s") as found:
+    with without_worker(
+        folder, module_database_url, config=text, limits__max_duration="1s"
+    ) as found:
         assert found.get("/v1/datasets/endless")
         yield found
 

@@ -15,7 +15,7 @@ import pytest
 
 from tests.curl import CUT_SHORT, download, downloading
 from tests.peer import Peer, connected
-from tests.serving import Served, serving
+from tests.serving import Served, without_worker
 from tests.session import Session, gated, session
 from tests.waiting import wait_until
 
@@ -52,7 +52,7 @@ def serve(
 ) -> Iterator[Served]:
     settings: dict[str, Any] = {f"limits__{name}": value for name, value in limits.items()}
     config = CONFIG.format(connections=connections)
-    with serving(folders.mktemp("served"), url, config=config, **settings) as found:
+    with without_worker(folders.mktemp("served"), url, config=config, **settings) as found:
         assert found.get("/v1/datasets/large")
         yield found
 

@@ -30,7 +30,7 @@ from tests.exporting import (
     records,
 )
 from tests.postgres import Databases, libpq_url, run_sql
-from tests.serving import serving
+from tests.serving import without_worker
 
 SETUP = """
     CREATE TABLE allowed AS SELECT 1 AS id, 'x' AS name;
@@ -200,7 +200,7 @@ def test_over_http_a_source_that_is_away_is_a_503_until_it_comes_back(
 ) -> None:
     config = f'[sources.main]\nurl = {json.dumps(numbers)}\nexpose = ["public.*"]\n'
     config += '[datasets.gone]\ntable = "gone"\n'
-    with serving(tmp_path, database_url, config=config) as served:
+    with without_worker(tmp_path, database_url, config=config) as served:
         assert asked(served.base, "/v1/rows/numbers") == (200, None, [{"n": 7}])
         status, _, problem = asked(served.base, "/v1/rows/gone")
         assert (status, problem["code"]) == (404, "not_found")

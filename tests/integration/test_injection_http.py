@@ -19,7 +19,7 @@ import pytest
 from tests.attacks import ATTACKS, LONG, NAMES, WITH_NUL, identifier, in_grammar
 from tests.exporting import as_role, login_role, records
 from tests.postgres import Databases, fetch, libpq_url, run_sql
-from tests.serving import serving
+from tests.serving import without_worker
 
 CONFIGURED = {
     "costs": "select 'costs $1 each' as a",
@@ -86,7 +86,9 @@ def client(
     config += "".join(
         f"[datasets.{name}]\nsql = {json.dumps(sql)}\n" for name, sql in CONFIGURED.items()
     )
-    with serving(tmp_path_factory.mktemp("served"), module_database_url, config=config) as served:
+    with without_worker(
+        tmp_path_factory.mktemp("served"), module_database_url, config=config
+    ) as served:
         address = urlsplit(served.base)
         with closing(http.client.HTTPConnection(address.netloc, timeout=30)) as connection:
             yield Client(connection, role)

@@ -114,6 +114,7 @@ def test_the_defaults() -> None:
         "join_max_age": 10,
         "lease": 15,
         "record_ttl": 2_592_000,
+        "generation_ttl": 86_400,
         "chunk_size": 262_144,
         "max_line": 1_048_576,
         "min_free_space": 1_073_741_824,

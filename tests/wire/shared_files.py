@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.clients import Answer, ask
-from tests.serving import Served, serving
+from tests.serving import Served, without_worker
 
 OLD = datetime(2020, 2, 29, 12, 0, 0, tzinfo=UTC)
 OLD_DATE = "Sat, 29 Feb 2020 12:00:00 GMT"
@@ -24,7 +24,7 @@ def sharing(
 ) -> Iterator[Served]:
     """A running service with the root "files" at ``root``; ``options`` are lines of its table."""
     config = f'[files.files]\npath = "{root}"\n{options}'
-    with serving(folder / "served", database_url, config=config, **settings) as served:
+    with without_worker(folder / "served", database_url, config=config, **settings) as served:
         yield served
 
 

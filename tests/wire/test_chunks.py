@@ -21,7 +21,7 @@ from service.configuration import load
 from service.errors import StreamBroken
 from tests.curl import downloading
 from tests.peer import connected
-from tests.serving import Served, serving
+from tests.serving import Served, without_worker
 from tests.session import Session, gated, session
 from tests.waiting import wait_until
 
@@ -162,7 +162,7 @@ def database(module_database_url: str) -> Iterator[Session]:
 @pytest.fixture(scope="module")
 def served(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("served")
-    with serving(
+    with without_worker(
         folder, module_database_url, config=FAST + PAUSING, limits__prime_timeout="60s"
     ) as found:
         yield found

@@ -8,7 +8,7 @@ import pytest
 
 from tests.clients import Answer, ask, stalled
 from tests.postgres import run_sql
-from tests.serving import Served, serving
+from tests.serving import Served, without_worker
 from tests.waiting import wait_until
 
 CONFIG = """
@@ -36,7 +36,7 @@ OF_THE_BODY = {"content-type", "content-length"}
 @pytest.fixture(scope="module")
 def served(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("served")
-    with serving(
+    with without_worker(
         folder, module_database_url, config=CONFIG, server__cors_origins="https://a.example"
     ) as found:
         yield found
@@ -154,7 +154,7 @@ def test_a_receipt_has_the_same_tag_in_every_process(
     here = ask(served.base, path)
     assert next(iter(here.json())) == "export_id"
     folder = tmp_path_factory.mktemp("other")
-    with serving(folder, module_database_url, config=CONFIG) as other:
+    with without_worker(folder, module_database_url, config=CONFIG) as other:
         there = ask(other.base, path)
         assert (there.status, there.body) == (200, here.body)
         assert asked(other, path, here.headers["ETag"]).status == 304

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.clients import ask
-from tests.serving import Served, serving
+from tests.serving import Served, without_worker
 
 CONFIG = """
 [sources.main]
@@ -20,7 +20,7 @@ EXPOSED = {"x-export-id", "x-export-joined", "etag", "content-range", "link", "r
 
 @pytest.fixture(scope="module")
 def served(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with serving(
+    with without_worker(
         tmp_path_factory.mktemp("served"),
         module_database_url,
         config=CONFIG,
@@ -47,7 +47,7 @@ def test_without_a_setting_there_is_no_cors(
     module_database_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("plain")
-    with serving(folder, module_database_url, config=CONFIG) as found:
+    with without_worker(folder, module_database_url, config=CONFIG) as found:
         answer = ask(found.base, "/v1/rows/small.csv", headers={"Origin": ORIGIN})
         assert not [name for name in answer.headers if name.lower().startswith("access-control")]
         asked = {"Origin": ORIGIN, "Access-Control-Request-Method": "GET"}

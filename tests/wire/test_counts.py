@@ -8,7 +8,7 @@ import pytest
 
 from tests.clients import ask
 from tests.postgres import run_sql
-from tests.serving import Served, serving
+from tests.serving import Served, without_worker
 
 ROWS = 1000
 TABLES = f"""
@@ -33,7 +33,9 @@ NAMES = ("X-Total-Count", "X-Total-Count-Kind", "Content-Range", "Preference-App
 @pytest.fixture(scope="module")
 def served(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     run_sql(module_database_url, TABLES)
-    with serving(tmp_path_factory.mktemp("served"), module_database_url, config=CONFIG) as found:
+    with without_worker(
+        tmp_path_factory.mktemp("served"), module_database_url, config=CONFIG
+    ) as found:
         yield found
 
 

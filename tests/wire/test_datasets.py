@@ -10,7 +10,7 @@ import pytest
 from service.api.addresses import quoted
 from tests.clients import ask
 from tests.postgres import run_sql
-from tests.serving import Served, serving
+from tests.serving import Served, without_worker
 
 TABLES = """
     create table numbers (id int primary key, name text not null, note text, secret text);
@@ -63,7 +63,9 @@ def create_strange() -> str:
 @pytest.fixture(scope="module")
 def served(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     run_sql(module_database_url, TABLES + create_strange())
-    with serving(tmp_path_factory.mktemp("served"), module_database_url, config=CONFIG) as found:
+    with without_worker(
+        tmp_path_factory.mktemp("served"), module_database_url, config=CONFIG
+    ) as found:
         yield found
 
 
@@ -194,7 +196,7 @@ def test_two_sources_share_names_without_mixing_them_up(
         [sources.second]
         expose = ["public.*", "other.*"]
     """
-    with serving(tmp_path_factory.mktemp("two"), database_url, config=config) as found:
+    with without_worker(tmp_path_factory.mktemp("two"), database_url, config=config) as found:
         for _ in range(2):
             listed = {item["name"] for item in found.get("/v1/datasets")["datasets"]}
             assert listed == {"one", "second.public.one", "second.other.one"}

@@ -10,7 +10,7 @@ import pytest
 
 from tests.clients import Answer, ask
 from tests.postgres import run_sql
-from tests.serving import Served, serving
+from tests.serving import Served, without_worker
 
 MOST = 1_048_575
 TABLES = f"""
@@ -42,7 +42,9 @@ LANES = ("", "rows.")
 @pytest.fixture(scope="module")
 def served(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     run_sql(module_database_url, TABLES)
-    with serving(tmp_path_factory.mktemp("served"), module_database_url, config=CONFIG) as found:
+    with without_worker(
+        tmp_path_factory.mktemp("served"), module_database_url, config=CONFIG
+    ) as found:
         yield found
 
 

@@ -16,7 +16,7 @@ import pytest
 from tests.clients import Answer, ask, stalled
 from tests.outage import away
 from tests.postgres import Databases, fetch, run_sql
-from tests.serving import Served, serving
+from tests.serving import Served, without_worker
 from tests.waiting import wait_until
 
 LARGE_ROWS = 60_000  # of a kilobyte each: more than every buffer between us and a client
@@ -43,7 +43,9 @@ def config(source_url: str) -> str:
 def served(
     module_database_url: str, config: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Served]:
-    with serving(tmp_path_factory.mktemp("served"), module_database_url, config=config) as found:
+    with without_worker(
+        tmp_path_factory.mktemp("served"), module_database_url, config=config
+    ) as found:
         yield found
 
 
@@ -258,13 +260,13 @@ def test_records_outlive_the_process(
 ) -> None:
     """What ended just before SIGTERM is written, too."""
     folder = tmp_path_factory.mktemp("first")
-    with serving(folder, database_url, config=config) as first:
+    with without_worker(folder, database_url, config=config) as first:
         answer = stream(first)
         receipt = ask(first.base, f"/v1/exports/{answer.export_id}/receipt").json()
         last = stream(first).export_id
         assert first.stop(signal.SIGTERM) == 0
     assert stored(database_url, last) == "succeeded"
-    with serving(folder, database_url, config=config) as second:
+    with without_worker(folder, database_url, config=config) as second:
         assert listed(second) == [last, answer.export_id]
         assert ask(second.base, f"/v1/exports/{answer.export_id}/receipt").json() == receipt
 
@@ -276,7 +278,7 @@ def test_another_process_sees_a_running_stream_and_its_end(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     folder = tmp_path_factory.mktemp("other")
-    with serving(folder, module_database_url, config=config) as other:
+    with without_worker(folder, module_database_url, config=config) as other:
         with stalled(served.base, "/v1/rows/large.csv") as response:
             export_id = str(response.headers["X-Export-Id"])
             wait_until(
@@ -295,7 +297,9 @@ def test_another_process_sees_a_running_stream_and_its_end(
 
 
 def test_links_keep_the_prefix_of_a_proxy(database_url: str, config: str, tmp_path: Path) -> None:
-    with serving(tmp_path, database_url, config=config, server__root_path="/tail/race") as found:
+    with without_worker(
+        tmp_path, database_url, config=config, server__root_path="/tail/race"
+    ) as found:
         answers = [stream(found) for _ in range(3)]
         assert answers[0].link("receipt") == (
             f"{found.base}/tail/race/v1/exports/{answers[0].export_id}/receipt"
@@ -311,7 +315,7 @@ def test_links_keep_the_prefix_of_a_proxy(database_url: str, config: str, tmp_pa
 def test_a_stream_needs_no_database_of_tailrace(
     databases: Databases, database_url: str, config: str, tmp_path: Path
 ) -> None:
-    with serving(tmp_path, database_url, config=config) as found:
+    with without_worker(tmp_path, database_url, config=config) as found:
         with away(databases, database_url):
             answers = [stream(found, dataset) for dataset in ("small", "large")]
             for answer in answers:
@@ -340,7 +344,7 @@ def test_a_stream_needs_no_database_of_tailrace(
 def test_a_running_stream_outlives_the_database_of_tailrace(
     databases: Databases, database_url: str, config: str, tmp_path: Path
 ) -> None:
-    with serving(tmp_path, database_url, config=config) as found:
+    with without_worker(tmp_path, database_url, config=config) as found:
         with ExitStack() as outage:
             with stalled(found.base, "/v1/rows/large.ndjson?end=1") as response:
                 export_id = str(response.headers["X-Export-Id"])

@@ -16,7 +16,7 @@ import pytest
 
 from tests.clients import ask
 from tests.postgres import run_sql
-from tests.serving import Served, serving
+from tests.serving import Served, without_worker
 
 ROWS = 3000
 SEEDS = range(40 if os.environ.get("TAILRACE_FAULTS") == "full" else 3)
@@ -41,7 +41,9 @@ ORDERS = ("", "&order=grade.desc.nullsfirst,site", "&order=grade,padding.desc", 
 @pytest.fixture(scope="module")
 def served(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     run_sql(module_database_url, TABLES)
-    with serving(tmp_path_factory.mktemp("served"), module_database_url, config=CONFIG) as found:
+    with without_worker(
+        tmp_path_factory.mktemp("served"), module_database_url, config=CONFIG
+    ) as found:
         yield found
 
 
@@ -146,7 +148,7 @@ def test_a_cursor_outlives_the_process(
     folder = tmp_path_factory.mktemp("again")
     cursors: list[str] = []
     for _ in range(2):
-        with serving(folder, module_database_url, config=CONFIG) as again:
+        with without_worker(folder, module_database_url, config=CONFIG) as again:
             if cursors:
                 assert ask(again.base, f"/v1/rows/readings?after={cursors[0]}").status == 200
             answer = ask(again.base, "/v1/rows/readings?limit=10")

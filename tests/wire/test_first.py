@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.postgres import run_sql
-from tests.serving import Served, serving
+from tests.serving import Served, without_worker
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def served(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -
         "alter table numbers add primary key (id)",
     )
     folder = tmp_path_factory.mktemp("served")
-    with serving(
+    with without_worker(
         folder, module_database_url, config='[sources.main]\nexpose=["public.*"]'
     ) as found:
         yield found

@@ -14,7 +14,7 @@ import pytest
 import zstandard
 
 from tests.clients import Answer, ask
-from tests.serving import Served, serving
+from tests.serving import Served, without_worker
 from tests.wire.problems import check_problem
 from tests.wire.shared_files import LARGE, OLD, SMALL, get, put, sharing
 
@@ -127,7 +127,7 @@ def test_a_folder_has_its_own_parameters(served: Served, parameter: str) -> None
 def test_listing_may_be_off_and_hidden_names_on(
     database_url: str, tmp_path: Path, root: Path
 ) -> None:
-    with serving(tmp_path, database_url, config=OFF.format(root, root)) as served:
+    with without_worker(tmp_path, database_url, config=OFF.format(root, root)) as served:
         for path in ("", "names/", "nowhere/", "link/"):
             check_problem(get(served, path), 404, "not_found")
         assert get(served, "names/a").body == b"a"

@@ -17,7 +17,7 @@ from tests.addresses import GOOD_URLS, REFUSED_URLS
 from tests.clients import Answer, ask
 from tests.names import Names
 from tests.relaying import relayed
-from tests.serving import Served, serving
+from tests.serving import Served, without_worker
 from tests.threaded import threaded
 from tests.upstream import Canary, Upstream, canary, content, upstream
 from tests.wire.problems import check_problem
@@ -82,7 +82,7 @@ def watched(
             [upstreams.up]
             base_url = "{up.base}"
         """
-        served = stack.enter_context(serving(folder, module_database_url, config=config))
+        served = stack.enter_context(without_worker(folder, module_database_url, config=config))
         yield Watched(served, inside, proxy, up)
 
 

@@ -12,7 +12,7 @@ import pytest
 from tests.clients import Answer, ask, stalled
 from tests.outage import away
 from tests.postgres import Databases, run_sql
-from tests.serving import Served, serving
+from tests.serving import Served, without_worker
 from tests.waiting import wait_until
 
 HOSTILE = [
@@ -82,7 +82,9 @@ def served(
 ) -> Iterator[Served]:
     config = f'[sources.main]\nurl = "{source_url}"\nexpose = ["public.*"]\n{CONFIG}'
     config = config.replace("{folder}", str(Path(__file__).parent))
-    with serving(tmp_path_factory.mktemp("served"), module_database_url, config=config) as found:
+    with without_worker(
+        tmp_path_factory.mktemp("served"), module_database_url, config=config
+    ) as found:
         yield found
 
 
@@ -170,7 +172,7 @@ def test_the_page_says_what_is_away(
 ) -> None:
     with databases.clone() as source:
         config = f'[sources.main]\nurl = "{source}"\n{CONFIG}'
-        with serving(tmp_path, database_url, config=config) as found:
+        with without_worker(tmp_path, database_url, config=config) as found:
             ask(found.base, "/v1/rows/titled.csv")
             assert b'role="alert"' not in home(found).body
             with away(databases, database_url):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.clients import send_raw
 from tests.postgres import fetch, run_sql
-from tests.serving import Served, serving
+from tests.serving import Served, without_worker
 from tests.wire.problems import MEMBERS
 from tests.wire.things import EXPOSED, TABLE
 
@@ -20,7 +20,7 @@ from tests.wire.things import EXPOSED, TABLE
 def served(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     run_sql(module_database_url, TABLE)
     folder = tmp_path_factory.mktemp("served")
-    with serving(folder, module_database_url, config=EXPOSED) as found:
+    with without_worker(folder, module_database_url, config=EXPOSED) as found:
         yield found
 
 

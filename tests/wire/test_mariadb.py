@@ -13,7 +13,7 @@ import pytest
 from tests.clients import ask
 from tests.mariadb import fetch, run_sql
 from tests.peer import Peer
-from tests.serving import Served, serving
+from tests.serving import Served, without_worker
 from tests.waiting import wait_until
 
 ROWS = 20_000
@@ -34,7 +34,9 @@ def served(
     )
     name = module_mariadb_url.rpartition("/")[2]
     config = f'[sources.maria]\nurl = "{module_mariadb_url}"\nexpose = ["{name}.*"]\n'
-    with serving(tmp_path_factory.mktemp("maria"), module_database_url, config=config) as found:
+    with without_worker(
+        tmp_path_factory.mktemp("maria"), module_database_url, config=config
+    ) as found:
         yield found
 
 

@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from tests.clients import TIMEOUT, Answer, ask
-from tests.serving import Served, serving
+from tests.serving import Served, without_worker
 from tests.wire.problems import check_problem
 
 CONFIG = """
@@ -53,7 +53,7 @@ UNKNOWN = "01a20000-0000-7000-8000-000000000000"  # a UUIDv7 that nobody was giv
 @pytest.fixture(scope="module")
 def served(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("served")
-    with serving(folder, module_database_url, config=CONFIG) as found:
+    with without_worker(folder, module_database_url, config=CONFIG) as found:
         yield found
 
 

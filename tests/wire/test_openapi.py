@@ -10,7 +10,7 @@ import pytest
 from fastapi.openapi.models import OpenAPI
 
 from tests.clients import ask
-from tests.serving import Served, serving
+from tests.serving import Served, without_worker
 
 PROBLEM = {"type", "title", "status", "detail", "code", "request_id"}
 ROUTES = {
@@ -48,7 +48,7 @@ ROUTES = {
 
 @pytest.fixture(scope="module")
 def served(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with serving(tmp_path_factory.mktemp("served"), module_database_url) as found:
+    with without_worker(tmp_path_factory.mktemp("served"), module_database_url) as found:
         yield found
 
 
@@ -116,6 +116,6 @@ def _statuses(item: Mapping[str, Any]) -> set[str]:
 
 
 def test_openapi_names_the_prefix_of_a_proxy(database_url: str, tmp_path: Path) -> None:
-    with serving(tmp_path, database_url, server__root_path="/tail/race") as found:
+    with without_worker(tmp_path, database_url, server__root_path="/tail/race") as found:
         document = ask(found.base, "/openapi.json").json()
     assert document["servers"] == [{"url": "/tail/race"}]

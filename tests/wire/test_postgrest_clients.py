@@ -12,7 +12,7 @@ from postgrest.exceptions import APIError
 
 from tests.clients import ask
 from tests.postgres import run_sql
-from tests.serving import Served, serving
+from tests.serving import Served, without_worker
 from tests.wire.postgrest_js import called
 from tests.wire.postgrest_questions import CASES, CONFIG, EVERYBODY, ORDERS, TABLE, Build, Step
 
@@ -52,7 +52,7 @@ CALLS = {
 def served(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     run_sql(module_database_url, TABLE)
     folder = tmp_path_factory.mktemp("served")
-    with serving(folder, module_database_url, config=CONFIG) as found:
+    with without_worker(folder, module_database_url, config=CONFIG) as found:
         yield found
 
 

@@ -18,7 +18,7 @@ from tests.clients import ask, send_raw
 from tests.commands import launched
 from tests.outage import away
 from tests.postgres import Databases, run_sql
-from tests.serving import Served, environment, serving
+from tests.serving import Served, environment, without_worker
 from tests.waiting import wait_until
 from tests.wire.problems import MEMBERS, check_problem
 from tests.wire.things import EXPOSED, TABLE
@@ -30,7 +30,7 @@ NOBODY = UUID("01a203ef-8aee-74ea-aabc-6500ea4d2b62")
 def served(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     run_sql(module_database_url, TABLE)
     folder = tmp_path_factory.mktemp("served")
-    with serving(folder, module_database_url, config=EXPOSED) as found:
+    with without_worker(folder, module_database_url, config=EXPOSED) as found:
         yield found
 
 
@@ -278,7 +278,7 @@ def test_a_source_that_is_away_is_503_with_retry_after(
     with databases.clone() as source:
         run_sql(source, TABLE)
         config = f'[sources.main]\nurl = "{source}"\nexpose = ["public.*"]'
-        with serving(folder, database_url, config=config) as found:
+        with without_worker(folder, database_url, config=config) as found:
             assert ask(found.base, "/v1/rows/things.csv").status == 200
             with away(databases, source):
                 answer = ask(found.base, "/v1/rows/things.csv")

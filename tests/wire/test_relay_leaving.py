@@ -18,7 +18,7 @@ from tests.curl import CUT_SHORT, download, downloading
 from tests.jobs import post
 from tests.peer import Peer, connected
 from tests.relaying import ended, receipt_of, recorded, relay_service, relayed, through
-from tests.serving import Served, serving
+from tests.serving import Served, without_worker
 from tests.upstream import Connection, Upstream, content, lines, upstream
 from tests.waiting import wait_until
 from tests.wire.problems import check_problem
@@ -189,7 +189,7 @@ def test_a_client_that_stops_reading_does_as_well(relays: Relays) -> None:
 @pytest.fixture(scope="module")
 def replica(running: Relays, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Another process, which has the database in common and not the relay."""
-    with serving(tmp_path_factory.mktemp("replica"), running.url) as other:
+    with without_worker(tmp_path_factory.mktemp("replica"), running.url) as other:
         yield other.base
 
 

@@ -20,7 +20,7 @@ import zstandard
 
 from tests.clients import Answer, ask, send_raw
 from tests.postgres import run_sql
-from tests.serving import Served, serving
+from tests.serving import Served, without_worker
 
 ROWS = 20_000
 TABLES = f"""
@@ -45,7 +45,9 @@ SUFFIXES = {"gzip": ".gz", "zstd": ".zst"}
 def served(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     run_sql(module_database_url, TABLES)
     config = '[sources.main]\nexpose = ["public.*"]'
-    with serving(tmp_path_factory.mktemp("served"), module_database_url, config=config) as found:
+    with without_worker(
+        tmp_path_factory.mktemp("served"), module_database_url, config=config
+    ) as found:
         yield found
 
 

@@ -16,7 +16,7 @@ import zstandard
 
 from tests.clients import Answer, ask
 from tests.commands import tailrace
-from tests.serving import Served, environment, serving
+from tests.serving import Served, environment, without_worker
 from tests.sqlite_files import insert, written
 
 ROWS = 3_000
@@ -71,7 +71,9 @@ def config(path: Path) -> str:
 def served(
     module_database_url: str, config: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Served]:
-    with serving(tmp_path_factory.mktemp("served"), module_database_url, config=config) as found:
+    with without_worker(
+        tmp_path_factory.mktemp("served"), module_database_url, config=config
+    ) as found:
         yield found
 
 
@@ -231,7 +233,7 @@ def test_a_file_that_is_away_is_a_503(module_database_url: str, tmp_path: Path) 
     config = f'[sources.files]\nurl = "sqlite:///{tmp_path}/file.db"\nexpose = ["main.*"]\n'
     with written(tmp_path / "file.db", "CREATE TABLE t (a)"):
         pass
-    with serving(tmp_path / "served", module_database_url, config=config) as served:
+    with without_worker(tmp_path / "served", module_database_url, config=config) as served:
         assert get(served, "/v1/rows/t.csv").body == b"a\n"
         (tmp_path / "file.db").write_bytes(b"no database at all, whatever its name says " * 99)
         answer = ask(served.base, "/v1/rows/t.csv")
