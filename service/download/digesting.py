@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from service.export.receipt import Meter
 
-BATCH = 2 * 1024 * 1024  # bytes; handing over to a thread costs as much as digesting 100 KiB
+BATCH = 4 * 1024 * 1024  # bytes; handing over to a thread costs as much as digesting 100 KiB
 
 
 class ThreadMeter:

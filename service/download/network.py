@@ -21,7 +21,7 @@ from aiohappyeyeballs import AddrInfoType, start_connection
 BLOCK = 1024 * 1024  # bytes read at once from one connection
 AT_ONCE = 4 * BLOCK  # bytes that all connections share, so that none keeps the others waiting
 LEAST = 64 * 1024
-HELD = BLOCK  # bytes that wait for a reader before the upstream has to wait
+HELD = 2 * BLOCK  # bytes that wait for a reader before the upstream has to wait
 FALL_BACK = (
     0.25  # seconds until the next address is tried beside one that does not answer (RFC 8305)
 )
