@@ -10,7 +10,7 @@ from typing import Any
 
 import asyncpg
 import orjson
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -95,3 +95,10 @@ def source_error(error: BaseException) -> SourceError:
 
 def utcnow() -> datetime:
     return datetime.now(UTC)
+
+
+def refused(error: StatementError) -> bool:
+    """Whether it is the data that is wrong: class 22, 23 for a constraint, or not even sent."""
+    if not isinstance(error, DBAPIError):
+        return True
+    return str(getattr(error.orig, "sqlstate", None) or "").startswith(("22", "23"))

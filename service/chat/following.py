@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Protocol
 
 import orjson
@@ -21,12 +21,12 @@ from service.chat.transcript import CLOSE
 from service.database import AWAY
 from service.errors import RecordsUnavailable
 from service.jobs.log import ids_of
-from service.jobs.outbox import Outbox, Readers
+from service.jobs.outbox import Readers
+from service.jobs.watching import EventStream
 from service.line import chunk
 from service.observe import EventsUnread, Observer
-from service.sse import frame, json_data, retry
+from service.sse import frame, json_data
 
-RETRY_MS = 3_000
 LOOK_SECONDS = 2.0
 STOP_SECONDS = 5.0
 
@@ -129,7 +129,7 @@ class Ended:
             self.over.set()
 
 
-class GenerationEvents:
+class GenerationEvents(EventStream):
     """The events of one generation behind the number ``after``, then each as it comes.
 
     ``reset`` says that the client's number is not known any more, so that it begins anew.
@@ -146,24 +146,21 @@ class GenerationEvents:
         readers: Readers,
         reset: bool = False,
     ) -> None:
-        self._open = ExitStack()
-        self.outbox = Outbox(self._left)
+        super().__init__(readers)
         self.seq = after
         self._id = generation_id
         self._live = live
         self._tails = tails
-        self._readers = readers
         self._reset = reset
         self._closed = False
 
-    async def begin(self) -> bytes:
-        """Register, and give what is sent first; ``outbox.lost`` is to be called in the end."""
-        self._open.enter_context(self._readers.reading(self.outbox))
+    async def _first(self) -> bytes:
         if self._live is not None:
+            self._open.callback(self._detach, self._live)
             self._live.attach(self, self.seq)
         else:
             self._open.enter_context(self._tails.follow(self._id, self))
-        return retry(RETRY_MS) + (frame("reset", b"{}") if self._reset else b"")
+        return frame("reset", b"{}") if self._reset else b""
 
     def told(self, events: Sequence[Event]) -> None:
         self.seq = events[-1].seq
@@ -172,12 +169,9 @@ class GenerationEvents:
             self._closed = True
             self.outbox.close()
 
-    def _left(self) -> None:
-        if self._live is not None:
-            # Where this process ends its readers, they come back to another one.
-            left = not (self._closed or self._readers.closed)
-            self._live.detach(self, left=left)
-        self._open.close()
+    def _detach(self, live: Live) -> None:
+        # Where this process ends its readers, they come back to another one.
+        live.detach(self, left=not (self._closed or self._readers.closed))
 
 
 def event_frame(event: Event) -> bytes:

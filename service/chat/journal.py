@@ -18,8 +18,8 @@ from sqlalchemy.exc import StatementError
 
 from service.chat.live import Live
 from service.chat.model import Generation
-from service.chat.store import Batch, Store, refused
-from service.database import AWAY
+from service.chat.store import Batch, Store
+from service.database import AWAY, refused
 from service.jobs.log import ids_of
 from service.observe import Observer, RecordsDropped, RecordsNotWritten
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from datetime import timedelta
 from typing import Any
@@ -11,16 +10,14 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from service.chat.model import Event, Generation, State
 from service.chat.provider import Failure
 from service.chat.tables import generation_events, generations
 from service.chat.transcript import CLOSE
-from service.database import AWAY
-from service.errors import RecordsUnavailable
 from service.jobs.log import notify, payload_of
+from service.jobs.rows import answered
 
 GENERATIONS = "tailrace_generations"  # the channel that names those that have new events
 STOP = "tailrace_stop"  # the channel that names one that is to stop
@@ -34,15 +31,6 @@ LOST = {
     "message": "The process that ran the generation is gone.",
     "retry": True,
 }
-
-
-@contextmanager
-def answered() -> Iterator[None]:
-    """A database that is away is an answer of its own, not a bug of ours."""
-    try:
-        yield
-    except AWAY as error:
-        raise RecordsUnavailable from error
 
 
 class Store:
@@ -80,9 +68,7 @@ class Store:
                 values = {name: row._mapping[name] for name in COLUMNS}
                 if row.text is None:
                     events = await _behind(connection, generation_id, 0)
-                    values["text"] = "".join(
-                        event.data["t"] for event in events if event.name == "token"
-                    )
+                    values["text"] = _text(events)
         return Generation(**values | {"id": generation_id, "state": State(row.state)})
 
     async def behind(self, generation_id: str, seq: int) -> list[Event]:
@@ -152,8 +138,7 @@ class Store:
 
 async def _lose(connection: AsyncConnection, generation_id: str, seq: int) -> None:
     """End it as failed: what its process had not written is lost."""
-    events = await _behind(connection, generation_id, 0)
-    text = "".join(event.data["t"] for event in events if event.name == "token")
+    text = _text(await _behind(connection, generation_id, 0))
     error = seq + MOST_UNWRITTEN + 1
     ends = [Event(error, "error", LOST), Event(error + 1, CLOSE, {})]
     ended = (
@@ -186,16 +171,13 @@ async def _behind(connection: AsyncConnection, generation_id: str, seq: int) -> 
     return found
 
 
+def _text(events: Iterable[Event]) -> str:
+    return "".join(event.data["t"] for event in events if event.name == "token")
+
+
 def expanded(row: sa.Row[Any]) -> list[Event]:
     """The events of one batch."""
     return [Event(number, name, data) for number, (name, data) in enumerate(row.events, row.first)]
-
-
-def refused(error: StatementError) -> bool:
-    """Whether it is the data that is wrong: class 22, 23 for a constraint, or not even sent."""
-    if not isinstance(error, DBAPIError):
-        return True
-    return str(getattr(error.orig, "sqlstate", None) or "").startswith(("22", "23"))
 
 
 def _row(generation: Generation) -> dict[str, Any]:

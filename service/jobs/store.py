@@ -20,7 +20,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from service.database import AWAY, utcnow
+from service.database import AWAY, refused, utcnow
 from service.jobs.log import append, ids_of, names_for
 from service.jobs.model import PROCESS_LOST, Kind, Record, State
 from service.jobs.rows import COLUMNS, answered, record_of, row_of
@@ -184,7 +184,7 @@ class Recorder:
             try:
                 await self._upsert(batch)
             except DBAPIError as error:
-                if not _refused(error):
+                if not refused(error):
                     raise
                 await self._upsert_singly(batch)
             for record in batch:
@@ -199,7 +199,7 @@ class Recorder:
             try:
                 await self._upsert([record])
             except DBAPIError as error:
-                if not _refused(error):
+                if not refused(error):
                     raise
                 self._observe(RecordsDropped(1))
 
@@ -290,8 +290,3 @@ _UPSERT = _INSERT.on_conflict_do_update(
 def _row(record: Record) -> dict[str, Any]:
     row = {name: value for name, value in row_of(record).items() if name in _WRITTEN}
     return row | {"events": len(names_for(record))}
-
-
-def _refused(error: DBAPIError) -> bool:
-    """Whether it is the data that is wrong: class 22, or 23 for a constraint."""
-    return str(getattr(error.orig, "sqlstate", None) or "").startswith(("22", "23"))
