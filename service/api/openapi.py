@@ -9,11 +9,16 @@ from service.export.chunk import MAX_CHUNK_SIZE, MIN_CHUNK_SIZE
 from service.export.compress import COMPRESSIONS
 from service.export.encode import FORMATS
 
+Responses = dict[int | str, dict[str, Any]]
 
-def _parameter(name: str, description: str, schema: dict[str, Any], example: Any) -> dict[str, Any]:
+
+def parameter(
+    name: str, description: str, schema: dict[str, Any], example: Any, place: str = "query"
+) -> dict[str, Any]:
+    """One that may be left out; ``place`` is where it stands, query or header."""
     return {
         "name": name,
-        "in": "query",
+        "in": place,
         "required": False,
         "description": description,
         "schema": schema,
@@ -21,11 +26,21 @@ def _parameter(name: str, description: str, schema: dict[str, Any], example: Any
     }
 
 
+def header(name: str, description: str, example: str) -> dict[str, Any]:
+    """A field of the request's head."""
+    return parameter(name, description, TEXT, example, "header")
+
+
+def problems(**told: str) -> Responses:
+    """Problem documents by their status: ``_404="There is none."``."""
+    return {int(code[1:]): {"description": text, **PROBLEM} for code, text in told.items()}
+
+
 TEXT = {"type": "string"}
 SWITCH = {"type": "string", "enum": ["0", "1"]}
 
 ROWS_PARAMETERS: list[dict[str, Any]] = [
-    _parameter("select", "Columns in output order, `alias:column` renames.", TEXT, "id,name"),
+    parameter("select", "Columns in output order, `alias:column` renames.", TEXT, "id,name"),
     {
         "name": "filters",
         "in": "query",
@@ -41,63 +56,51 @@ ROWS_PARAMETERS: list[dict[str, Any]] = [
         "explode": True,
         "example": {"id": "lte.100"},
     },
-    _parameter(
+    parameter(
         "or",
         "Conditions of which one must hold, `column.operator.value` or nested `and(…)`, `or(…)`; "
         "`and=(…)`, `not.and=(…)` and `not.or=(…)` likewise.",
         TEXT,
         "(id.lte.10,and(id.gte.90,id.lt.100))",
     ),
-    _parameter("order", "`column[.asc|.desc][.nullsfirst|.nullslast]`, …", TEXT, "id.desc"),
-    _parameter(
+    parameter("order", "`column[.asc|.desc][.nullsfirst|.nullslast]`, …", TEXT, "id.desc"),
+    parameter(
         "after",
         "A cursor, `next_cursor` of a receipt or of an `_end` line: the rows behind it, with the "
         "same filters and order.",
         TEXT,
         "WyJzY29yZXMi…",
     ),
-    _parameter("limit", "Rows at most.", {"type": "integer", "minimum": 0}, 5),
-    _parameter("offset", "Rows to skip.", {"type": "integer", "minimum": 0}, 0),
-    _parameter(
+    parameter("limit", "Rows at most.", {"type": "integer", "minimum": 0}, 5),
+    parameter("offset", "Rows to skip.", {"type": "integer", "minimum": 0}, 0),
+    parameter(
         "compression",
         "Makes a compressed file.",
         {"type": "string", "enum": ["none", "gzip", "zstd"]},
         "zstd",
     ),
-    _parameter("delimiter", "CSV: the character between cells.", TEXT, ";"),
-    _parameter("header", "CSV: whether the first line names the columns.", SWITCH, "1"),
-    _parameter(
+    parameter("delimiter", "CSV: the character between cells.", TEXT, ";"),
+    parameter("header", "CSV: whether the first line names the columns.", SWITCH, "1"),
+    parameter(
         "profile",
         "CSV: `excel` is for spreadsheets (byte order mark, CRLF, no formulas, 1,048,575 rows).",
         {"type": "string", "enum": ["machine", "excel"]},
         "excel",
     ),
-    _parameter("end", "NDJSON: a last line with rows and digest proves the end.", SWITCH, "1"),
-    _parameter(
+    parameter("end", "NDJSON: a last line with rows and digest proves the end.", SWITCH, "1"),
+    parameter(
         "chunk_size",
         "Bytes a chunk.",
         {"type": "integer", "minimum": MIN_CHUNK_SIZE, "maximum": MAX_CHUNK_SIZE},
         262144,
     ),
-    {
-        "name": "Accept",
-        "in": "header",
-        "required": False,
-        "description": "The format, where the path has no suffix.",
-        "schema": TEXT,
-        "example": "text/csv",
-    },
-    {
-        "name": "Prefer",
-        "in": "header",
-        "required": False,
-        "description": (
-            "`count=exact` or `count=estimated` (the planner's guess): `X-Total-Count`, "
-            "`X-Total-Count-Kind` and `Content-Range` tell how many rows the filters let through."
-        ),
-        "schema": TEXT,
-        "example": "count=exact",
-    },
+    header("Accept", "The format, where the path has no suffix.", "text/csv"),
+    header(
+        "Prefer",
+        "`count=exact` or `count=estimated` (the planner's guess): `X-Total-Count`, "
+        "`X-Total-Count-Kind` and `Content-Range` tell how many rows the filters let through.",
+        "count=exact",
+    ),
 ]
 
 _MEMBERS = ("type", "title", "detail", "code", "request_id")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from service.api.openapi import NOT_FOUND, NOT_MODIFIED, PROBLEM, TEXT, answers
+from service.api.openapi import NOT_FOUND, NOT_MODIFIED, TEXT, Responses, answers, header, problems
 from service.chat.asking import ChatBody
 from service.sse import MEDIA_TYPE
 
@@ -49,7 +49,7 @@ EVENTS = (
     'event: done\ndata: {"finish_reason":"stop","usage":{…},"tokens":9,"chars":51}\n\n'
     "event: close\ndata: {}\n\n"
 )
-CHAT_RESPONSES: dict[int | str, dict[str, Any]] = {
+CHAT_RESPONSES: Responses = {
     200: {
         "description": "Events, or with `Accept: text/plain` the bare text, which breaks off if the "
         "generation fails. `X-Generation-Id` names it.",
@@ -58,14 +58,16 @@ CHAT_RESPONSES: dict[int | str, dict[str, Any]] = {
             "text/plain": {"schema": TEXT, "example": "A stand-in, which only repeats: …"},
         },
     },
-    400: {"description": "A field is wrong; the problem names it.", **PROBLEM},
-    406: {"description": "Neither events nor text is acceptable.", **PROBLEM},
-    415: {"description": "The body is not JSON.", **PROBLEM},
-    422: {"description": "The body is not such a request; `errors` names the places.", **PROBLEM},
-    429: {"description": "As text: the provider takes no more requests now.", **PROBLEM},
-    502: {"description": "As text: the provider failed before the first token.", **PROBLEM},
-    503: {"description": "No such provider can be asked, all are busy, or draining.", **PROBLEM},
-    504: {"description": "As text: the provider sent no token in time.", **PROBLEM},
+    **problems(
+        _400="A field is wrong; the problem names it.",
+        _406="Neither events nor text is acceptable.",
+        _415="The body is not JSON.",
+        _422="The body is not such a request; `errors` names the places.",
+        _429="As text: the provider takes no more requests now.",
+        _502="As text: the provider failed before the first token.",
+        _503="No such provider can be asked, all are busy, or draining.",
+        _504="As text: the provider sent no token in time.",
+    ),
 }
 GENERATION_RESPONSES = (
     answers("The generation as it is now.", GENERATION) | NOT_MODIFIED | NOT_FOUND
@@ -88,17 +90,14 @@ PROVIDERS_RESPONSES = (
     )
     | NOT_MODIFIED
 )
-EVENTS_PARAMETERS: list[dict[str, Any]] = [
-    {
-        "name": "Last-Event-ID",
-        "in": "header",
-        "required": False,
-        "description": "The number of the last event that the client has: only later ones are sent.",
-        "schema": TEXT,
-        "example": "17",
-    }
+EVENTS_PARAMETERS = [
+    header(
+        "Last-Event-ID",
+        "The number of the last event that the client has: only later ones are sent.",
+        "17",
+    )
 ]
-EVENTS_RESPONSES: dict[int | str, dict[str, Any]] = {
+EVENTS_RESPONSES: Responses = {
     200: {
         "description": "The events; `reset` first where the number is not known any more.",
         "content": {MEDIA_TYPE: {"schema": TEXT, "example": EVENTS}},
@@ -106,7 +105,7 @@ EVENTS_RESPONSES: dict[int | str, dict[str, Any]] = {
     204: {"description": "The client has the end already."},
     **NOT_FOUND,
 }
-CANCEL_RESPONSES: dict[int | str, dict[str, Any]] = {
+CANCEL_RESPONSES: Responses = {
     **answers("Whether it was stopped, or why not.", {"cancelled": True}),
     202: {
         "description": "It was asked to stop, and has not said yet that it has.",

@@ -4,53 +4,37 @@ from __future__ import annotations
 
 from typing import Any
 
-from service.api.openapi import NOT_MODIFIED, PROBLEM, SWITCH, TEXT, answers
+from service.api.openapi import (
+    NOT_MODIFIED,
+    SWITCH,
+    Responses,
+    answers,
+    header,
+    parameter,
+    problems,
+)
 from service.export.chunk import MAX_CHUNK_SIZE, MIN_CHUNK_SIZE
 
-Responses = dict[int | str, dict[str, Any]]
-
-
-def _parameter(
-    name: str, description: str, schema: dict[str, Any], example: Any, place: str = "query"
-) -> dict[str, Any]:
-    return {
-        "name": name,
-        "in": place,
-        "required": False,
-        "description": description,
-        "schema": schema,
-        "example": example,
-    }
-
-
-def _problems(**told: str) -> Responses:
-    return {int(code[1:]): {"description": text, **PROBLEM} for code, text in told.items()}
-
-
 FILE_PARAMETERS: list[dict[str, Any]] = [
-    _parameter(
+    parameter(
         "chunk_size",
         "Files: bytes of each block that is read and sent; the last may be smaller. Left out, the "
         "server sends as fast as it can.",
         {"type": "integer", "minimum": MIN_CHUNK_SIZE, "maximum": MAX_CHUNK_SIZE},
         262144,
     ),
-    _parameter(
+    parameter(
         "receipt",
         "Files: `1` makes a record with a receipt, which tells the SHA-256 of what was sent.",
         SWITCH,
         "1",
     ),
-    _parameter(
+    header(
         "Range",
         "`bytes=0-99`, several of them, or `bytes=-99` for the end; other units are ignored.",
-        TEXT,
         "bytes=0-99",
-        "header",
     ),
-    _parameter(
-        "If-Range", "The `ETag` of what the client has a part of.", TEXT, '"9f86d081884c"', "header"
-    ),
+    header("If-Range", "The `ETag` of what the client has a part of.", '"9f86d081884c"'),
 ]
 ROOTS_RESPONSES: Responses = (
     answers(
@@ -86,7 +70,7 @@ _FILES: Responses = {
 FILE_RESPONSES: Responses = (
     _FILES
     | NOT_MODIFIED
-    | _problems(
+    | problems(
         _400="A parameter is wrong, or not one of these; the problem names it.",
         _404="There is nothing to be read at this path, whatever may be there.",
         _412="`If-Match` or `If-Unmodified-Since` does not hold.",

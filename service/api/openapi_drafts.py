@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from service.api.openapi import PROBLEM, TEXT
+from service.api.openapi import TEXT, Responses, problems
 from service.chat.draft import DraftBody
 from service.sse import MEDIA_TYPE
 
@@ -24,16 +24,18 @@ EVENTS = (
     '"repaired":false}\n\n'
     "event: close\ndata: {}\n\n"
 )
-DRAFT_RESPONSES: dict[int | str, dict[str, Any]] = {
+DRAFT_RESPONSES: Responses = {
     200: {
         "description": "The events of a generation, which `X-Generation-Id` names. `repair` says "
         "that the first answer had a mistake and a second one follows; `draft` has a body for "
         "`POST /v1/exports`; `error` with the code `invalid_draft` says that there is none.",
         "content": {MEDIA_TYPE: {"schema": TEXT, "example": EVENTS}},
     },
-    400: {"description": "A field is wrong; the problem names it.", **PROBLEM},
-    404: {"description": "There is no such dataset, or none at all.", **PROBLEM},
-    415: {"description": "The body is not JSON.", **PROBLEM},
-    422: {"description": "The body is not such a request; `errors` names the places.", **PROBLEM},
-    503: {"description": "No such provider can be asked, all are busy, or draining.", **PROBLEM},
+    **problems(
+        _400="A field is wrong; the problem names it.",
+        _404="There is no such dataset, or none at all.",
+        _415="The body is not JSON.",
+        _422="The body is not such a request; `errors` names the places.",
+        _503="No such provider can be asked, all are busy, or draining.",
+    ),
 }

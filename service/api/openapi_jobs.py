@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from service.api.openapi import EXPORT, EXPORT_ID, PROBLEM, TEXT, answers
+from service.api.openapi import EXPORT, EXPORT_ID, TEXT, Responses, answers, header, problems
 from service.jobs.request import ExportRequest
 from service.representation import PROFILES
-
-Responses = dict[int | str, dict[str, Any]]
 
 REQUEST = {
     "dataset": "flights",
@@ -56,17 +54,6 @@ JOB = {
 }
 
 
-def _header(name: str, description: str, example: str) -> dict[str, Any]:
-    return {
-        "name": name,
-        "in": "header",
-        "required": False,
-        "description": description,
-        "schema": TEXT,
-        "example": example,
-    }
-
-
 def _accepted(description: str) -> dict[str, Any]:
     return {
         "description": description,
@@ -82,17 +69,13 @@ def _accepted(description: str) -> dict[str, Any]:
     }
 
 
-def _problems(**told: str) -> Responses:
-    return {int(code[1:]): {"description": text, **PROBLEM} for code, text in told.items()}
-
-
 JOB_PARAMETERS = [
-    _header(
+    header(
         "Idempotency-Key",
         "Any text: the same key with the same body gets the same answer for 24 hours.",
         "nightly-2026-11-24",
     ),
-    _header(
+    header(
         "Prefer",
         "`wait=30` answers 200 if the export has ended by then (60 seconds at most); "
         "`count=exact` counts the rows first, so that progress knows its end.",
@@ -106,7 +89,7 @@ _JOB: Responses = {
         "content": {"application/json": {"example": {**JOB, "state": "succeeded"}}},
     },
 }
-JOB_RESPONSES = _JOB | _problems(
+JOB_RESPONSES = _JOB | problems(
     _400="A column, operator or value does not fit; the problem names it.",
     _404="There is no such dataset.",
     _413="The body is too large.",
@@ -119,11 +102,11 @@ JOB_RESPONSES = _JOB | _problems(
 ESTIMATE_RESPONSES = answers(
     "Rows and bytes, each with how sure it is.",
     {"rows": 9912, "rows_kind": "estimate", "bytes": 158592, "bytes_kind": "estimate"},
-) | _problems(_400="As for the export.", _404="There is no such dataset.")
+) | problems(_400="As for the export.", _404="There is no such dataset.")
 PREVIEW_RESPONSES = answers(
     "The columns and up to 20 rows.",
     {"columns": [{"name": "carrier", "type": "text"}], "rows": [{"carrier": "UA"}]},
-) | _problems(_400="As for the export.", _404="There is no such dataset.")
+) | problems(_400="As for the export.", _404="There is no such dataset.")
 CANCEL_RESPONSES: Responses = answers(
     "It has stopped, or had ended before.",
     {
@@ -132,14 +115,14 @@ CANCEL_RESPONSES: Responses = answers(
     },
 ) | {202: {"description": "It was told to stop, and has not said yet that it did."}}
 _RETRY: Responses = {202: _accepted("It is queued again.")}
-RETRY_RESPONSES = _RETRY | _problems(_409="It has not failed, or is no job.")
+RETRY_RESPONSES = _RETRY | problems(_409="It has not failed, or is no job.")
 
 _DELETED: Responses = {204: {"description": "Nothing of it is left."}}
-DELETE_RESPONSES = _DELETED | _problems(_409="It is still being stopped: try again.")
+DELETE_RESPONSES = _DELETED | problems(_409="It is still being stopped: try again.")
 
 CONTENT_PARAMETERS = [
-    _header("Range", "`bytes=N-` resumes, also while the file grows.", "bytes=1048576-"),
-    _header("If-Range", "The `ETag` of what the client has.", f'"{EXPORT_ID.replace("-", "")}.1"'),
+    header("Range", "`bytes=N-` resumes, also while the file grows.", "bytes=1048576-"),
+    header("If-Range", "The `ETag` of what the client has.", f'"{EXPORT_ID.replace("-", "")}.1"'),
 ]
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
 _FILE = {"content": {"text/csv": _BYTES, "application/x-ndjson": _BYTES}}
@@ -156,7 +139,7 @@ _CONTENT: Responses = {
     },
     304: {"description": "The client has the finished file."},
 }
-CONTENT_RESPONSES = _CONTENT | _problems(
+CONTENT_RESPONSES = _CONTENT | problems(
     _404="There is no such export, or it keeps no file.",
     _409="The export has failed.",
     _410="Cancelled, expired, or another attempt counts.",
@@ -165,7 +148,7 @@ CONTENT_RESPONSES = _CONTENT | _problems(
     _503="No byte is made yet: see Retry-After.",
 )
 EVENTS_PARAMETERS = [
-    _header("Last-Event-ID", "The `id` of the last event that the client has.", "7"),
+    header("Last-Event-ID", "The `id` of the last event that the client has.", "7"),
 ]
 _STREAM: Responses = {
     200: {
@@ -184,6 +167,6 @@ _DONE: Responses = {
 EVENTS_RESPONSES = (
     _STREAM
     | _DONE
-    | _problems(_404="There is no such export.", _503="The records cannot be reached.")
+    | problems(_404="There is no such export.", _503="The records cannot be reached.")
 )
-ALL_EVENTS_RESPONSES = _STREAM | _problems(_503="The records cannot be reached.")
+ALL_EVENTS_RESPONSES = _STREAM | problems(_503="The records cannot be reached.")
