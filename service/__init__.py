@@ -24,6 +24,7 @@ The code map; a request flows downward::
         files, share, roots, listing, media_types
                                      opened below a folder, told by one descriptor
         decision, reading            what a request gets of a file; its blocks, of one version
+        proving                      the receipts of both
         relay, continuing, answer    passed on, and gone on with where an upstream breaks off
         upstreams, upstream, transport, network
                                      where requests may go; connections of our own

@@ -11,6 +11,7 @@ from service.errors import NotAcceptable
 from service.export.chunk import MAX_CHUNK_SIZE, MIN_CHUNK_SIZE
 from service.export.compress import COMPRESSIONS
 from service.export.encode import FORMATS, Format
+from service.grammar.choices import given_once, one_of, switch
 from service.grammar.scanner import mistake
 
 PROFILES = ("machine", "excel")
@@ -117,13 +118,9 @@ def parse_representation(
     chunk_size: int,
 ) -> Representation:
     """Read our own parameters; raises InvalidParameter naming the one and the character."""
-    given: dict[str, str] = {}
-    for name, text in parameters:
-        if name in given:
-            raise mistake(name, "is given more than once, again", 1)
-        given[name] = text
-    compression = _one_of(given, "compression", ("none", *COMPRESSIONS))
-    profile = _one_of(given, "profile", PROFILES)
+    given = given_once(parameters)
+    compression = one_of(given, "compression", ("none", *COMPRESSIONS))
+    profile = one_of(given, "profile", PROFILES)
     if profile == "excel" and chosen.name != "csv":
         raise mistake("profile", f"excel is for csv, and this is {chosen.name},", 1)
     _only_for(given, chosen, {"delimiter": "csv", "header": "csv", "end": "ndjson"})
@@ -133,8 +130,8 @@ def parse_representation(
         encoding=negotiate_encoding(accept_encoding) if compression == "none" else None,
         profile=profile,
         delimiter=_delimiter(given.get("delimiter", ",")),
-        header=_switch(given, "header", "1"),
-        end=_switch(given, "end", "0"),
+        header=switch(given, "header", "1"),
+        end=switch(given, "end", "0"),
         chunk_size=parse_chunk_size(given.get("chunk_size"), chunk_size),
     )
 
@@ -185,24 +182,10 @@ def _quality(offered: Format, ranges: list[tuple[str, float]]) -> float:
     return next((max(weights) for weights in (specific, general, anything) if weights), 0.0)
 
 
-def _one_of(given: dict[str, str], name: str, offered: tuple[str, ...]) -> str:
-    value = given.get(name, offered[0])
-    if value not in offered:
-        raise mistake(name, f"{value!r} is not one of {', '.join(offered)},", 1)
-    return value
-
-
 def _only_for(given: dict[str, str], chosen: Format, owners: dict[str, str]) -> None:
     for name, owner in owners.items():
         if name in given and chosen.name != owner:
             raise mistake(name, f"this is for {owner}, and asked is {chosen.name},", 1)
-
-
-def _switch(given: dict[str, str], name: str, default: str) -> bool:
-    value = given.get(name, default)
-    if value not in ("0", "1"):
-        raise mistake(name, f"{value!r} is neither 0 nor 1,", 1)
-    return value == "1"
 
 
 def _delimiter(text: str) -> str:

@@ -8,10 +8,9 @@ from uuid import UUID
 from fastapi import Query, Request
 from starlette.responses import Response
 
-from service.api.addresses import base_of
 from service.api.fields import field_values
 from service.api.openapi_jobs import CONTENT_PARAMETERS, CONTENT_RESPONSES
-from service.api.records import stored_export
+from service.api.records import announced, stored_export
 from service.api.responses import HeadResponse
 from service.api.router import Router
 from service.errors import NotFound
@@ -61,7 +60,6 @@ async def get_content(
 
 def _about(request: Request, record: Record, asked: Representation) -> dict[str, str]:
     """What is told of the file, whichever part of it is sent."""
-    receipt = f"{base_of(request)}/v1/exports/{record.id}/receipt"
     return {
         "Content-Type": asked.media_type,
         "Content-Disposition": content_disposition(
@@ -69,8 +67,7 @@ def _about(request: Request, record: Record, asked: Representation) -> dict[str,
         ),
         "Cache-Control": "private, no-cache, no-transform",
         "X-Content-Type-Options": "nosniff",
-        "X-Export-Id": record.id,
-        "Link": f'<{receipt}>; rel="receipt"',
+        **announced(request, record.id),
         "Accept-Ranges": "bytes",
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import time
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
 
 import uuid_utils.compat as uuid_utils
@@ -18,8 +19,8 @@ from service.api.fields import field_values
 from service.api.json import json_response, stable_json
 from service.api.openapi_downloads import FILE_PARAMETERS, FILE_RESPONSES, ROOTS_RESPONSES
 from service.api.query_string import query_parameters
+from service.api.records import announced, download_record
 from service.api.router import Router
-from service.database import utcnow
 from service.download.decision import FileRequest
 from service.download.files import FileStream
 from service.download.listing import Entry
@@ -27,8 +28,9 @@ from service.download.roots import NOTHING
 from service.download.share import Share
 from service.errors import InvalidParameter, NotFound
 from service.export.receipt import rfc3339
+from service.grammar.choices import given_once, switch
 from service.grammar.scanner import mistake
-from service.jobs.model import Kind, Record
+from service.jobs.model import Kind
 from service.jobs.telling import Telling
 from service.representation import parse_chunk_size
 from service.runtime import caller_of, service_of
@@ -95,7 +97,7 @@ async def get_file(
 
 def _file(request: Request, share: Share, path: str, given: dict[str, str]) -> Response:
     service, export_id = service_of(request), str(uuid_utils.uuid7())
-    size, recorded = given.get("chunk_size"), _switch(given, "receipt")
+    size, recorded = given.get("chunk_size"), switch(given, "receipt", "0")
     asked = FileRequest(
         path=path,
         headers=field_values(request),
@@ -103,36 +105,19 @@ def _file(request: Request, share: Share, path: str, given: dict[str, str]) -> R
         chunk_size=None if size is None else parse_chunk_size(size, 0),
     )
     recorder = service.recorder if recorded else None
+    record_id, root = export_id if recorded else "", share.root.name
     telling = Telling(
-        _record(request, share, asked, export_id if recorded else ""),
+        download_record(request, Kind.FILE, record_id, root, asked.shown(root)),
         recorder,
         service.observe,
         time.monotonic(),
     )
-    receipt = f"{base_of(request)}/v1/exports/{export_id}/receipt"
-    announced = {"X-Export-Id": export_id, "Link": f'<{receipt}>; rel="receipt"'}
-    stream = FileStream(share, asked, telling, announced if recorded else {})
+    stream = FileStream(share, asked, telling, announced(request, export_id) if recorded else {})
     response = StreamResponse(
         stream, service.active, headers={}, max_duration=service.settings.limits.max_duration
     )
     telling.break_off = response.break_off
     return response
-
-
-def _record(request: Request, share: Share, asked: FileRequest, export_id: str) -> Record:
-    return Record(
-        id=export_id,
-        kind=Kind.FILE,
-        owner=caller_of(request).subject,
-        dataset=None,
-        source=share.root.name,
-        lane=None,
-        format=None,
-        compression=None,
-        profile=None,
-        request=asked.shown(share.root.name),
-        created_at=utcnow(),
-    )
 
 
 async def _folder(
@@ -165,21 +150,16 @@ def _shown(entry: Entry, folder: str) -> dict[str, Any]:
 
 def _given(request: Request, offered: frozenset[str]) -> dict[str, str]:
     """The parameters, each once. Raises InvalidParameter for one that is not ``offered``."""
-    given: dict[str, str] = {}
-    for name, text in query_parameters(request):
+    return given_once(_offered(query_parameters(request), offered))
+
+
+def _offered(
+    parameters: Iterable[tuple[str, str]], offered: frozenset[str]
+) -> Iterator[tuple[str, str]]:
+    for name, text in parameters:
         if name not in offered:
             raise mistake(name, f"this is not one of {', '.join(sorted(offered))},", 1)
-        if name in given:
-            raise mistake(name, "is given more than once, again", 1)
-        given[name] = text
-    return given
-
-
-def _switch(given: dict[str, str], name: str) -> bool:
-    value = given.get(name, "0")
-    if value not in ("0", "1"):
-        raise mistake(name, f"{value!r} is neither 0 nor 1,", 1)
-    return value == "1"
+        yield name, text
 
 
 def _cursor(name: str) -> str:

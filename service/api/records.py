@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 from uuid import UUID
 
 from starlette.requests import Request
 
 from service.access import Action, authorize, may
+from service.api.addresses import base_of
+from service.database import utcnow
 from service.errors import NotFound
-from service.jobs.model import Record
+from service.jobs.model import Kind, Record
 from service.jobs.store import BATCH_SECONDS
 from service.runtime import caller_of, service_of
 
@@ -43,3 +46,33 @@ def _allowed(request: Request, export_id: UUID, record: Record | None, action: A
         raise NotFound(f"There is no export {export_id}.")
     authorize(caller, action, record)
     return record
+
+
+def announced(request: Request, export_id: str) -> dict[str, str]:
+    """What a stream says of its record: its id, and where its receipt will be."""
+    receipt = f"{base_of(request)}/v1/exports/{export_id}/receipt"
+    return {"X-Export-Id": export_id, "Link": f'<{receipt}>; rel="receipt"'}
+
+
+def download_record(
+    request: Request,
+    kind: Kind,
+    export_id: str,
+    source: str,
+    asked: dict[str, Any],
+    format: str | None = None,  # noqa: A002 - the record's word
+) -> Record:
+    """The record of a download from ``source``, a root or an upstream, as it begins."""
+    return Record(
+        id=export_id,
+        kind=kind,
+        owner=caller_of(request).subject,
+        dataset=None,
+        source=source,
+        lane=None,
+        format=format,
+        compression=None,
+        profile=None,
+        request=asked,
+        created_at=utcnow(),
+    )

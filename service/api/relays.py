@@ -19,14 +19,15 @@ from service.api.json import stable_json
 from service.api.openapi import NOT_MODIFIED, answers
 from service.api.openapi_relays import FREE_PARAMETERS, RELAY_PARAMETERS, RELAY_RESPONSES
 from service.api.query_string import query_parameters
+from service.api.records import announced, download_record
 from service.api.router import Router
-from service.database import utcnow
 from service.download.forwarding import query_of, query_without, request_fields
 from service.download.relay import Manner, RelayStream
 from service.download.upstream import Asked, Upstream
 from service.errors import Forbidden, NotFound
+from service.grammar.choices import given_once, one_of
 from service.grammar.scanner import mistake
-from service.jobs.model import Kind, Record
+from service.jobs.model import Kind
 from service.jobs.telling import Telling
 from service.representation import parse_chunk_size
 from service.runtime import caller_of, service_of
@@ -120,27 +121,21 @@ def _response(
 ) -> Response:
     service, export_id = service_of(request), str(uuid_utils.uuid7())
     wanted = {name: text for name, text in asked.fields if name == "range"}
-    record = Record(
-        id=export_id,
-        kind=Kind.RELAY,
-        owner=caller_of(request).subject,
-        dataset=None,
-        source=upstream.name,
-        lane=None,
-        format="ndjson" if manner.lines else None,
-        compression=None,
-        profile=None,
-        request=shown | wanted,
-        created_at=utcnow(),
+    record = download_record(
+        request,
+        Kind.RELAY,
+        export_id,
+        upstream.name,
+        shown | wanted,
+        "ndjson" if manner.lines else None,
     )
-    receipt = f"{base_of(request)}/v1/exports/{export_id}/receipt"
     stream = RelayStream(
         upstream,
         asked,
         manner,
         Telling(record, service.recorder, service.observe, time.monotonic()),
         path=shown.get("path") or unquote(urlsplit(asked.url).path),
-        announced={"X-Export-Id": export_id, "Link": f'<{receipt}>; rel="receipt"'},
+        announced=announced(request, export_id),
         query_sha256=hashlib.sha256(orjson.dumps([asked.method, asked.url, wanted])).hexdigest(),
     )
     response = StreamResponse(
@@ -154,28 +149,17 @@ def _response(
 
 
 def _manner(request: Request, parameters: Iterable[tuple[str, str]]) -> Manner:
-    given: dict[str, str] = {}
-    for name, text in parameters:
-        if name in OWN and name in given:
-            raise mistake(name, "is given more than once, again", 1)
-        given[name] = text
-    lines = _one_of(given, "lines", ("0", "1")) == "1"
+    given = given_once((name, text) for name, text in parameters if name in OWN)
+    lines = one_of(given, "lines", ("0", "1")) == "1"
     if "on_bad_line" in given and not lines:
         raise mistake("on_bad_line", "this is for lines=1,", 1)
     size = given.get("chunk_size")
     return Manner(
         chunk_size=None if size is None else parse_chunk_size(size, 0),
         lines=lines,
-        skip=_one_of(given, "on_bad_line", ("fail", "skip")) == "skip",
+        skip=one_of(given, "on_bad_line", ("fail", "skip")) == "skip",
         max_line=service_of(request).settings.limits.max_line,
     )
-
-
-def _one_of(given: dict[str, str], name: str, offered: tuple[str, ...]) -> str:
-    value = given.get(name, offered[0])
-    if value not in offered:
-        raise mistake(name, f"{value!r} is not one of {', '.join(offered)},", 1)
-    return value
 
 
 def _fields(request: Request, manner: Manner, extra: tuple[str, ...]) -> list[tuple[str, str]]:

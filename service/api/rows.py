@@ -10,10 +10,10 @@ import uuid_utils.compat as uuid_utils
 from fastapi import Request
 from starlette.responses import Response
 
-from service.api.addresses import base_of
 from service.api.datasets import readable_dataset
 from service.api.openapi import ROWS_PARAMETERS, ROWS_RESPONSES
 from service.api.query_string import query_parameters
+from service.api.records import announced
 from service.api.responses import HeadResponse
 from service.api.router import Router
 from service.database import utcnow
@@ -113,11 +113,7 @@ def stream_headers(
     request: Request, dataset: Dataset, representation: Representation, export_id: str
 ) -> dict[str, str]:
     """Everything that a client may want to know before the first byte."""
-    receipt = f"{base_of(request)}/v1/exports/{export_id}/receipt"
-    return representation.headers(dataset.name, "Accept") | {
-        "X-Export-Id": export_id,
-        "Link": f'<{receipt}>; rel="receipt"',
-    }
+    return representation.headers(dataset.name, "Accept") | announced(request, export_id)
 
 
 def _total(dataset: Dataset, query: RowsQuery) -> dict[str, Any]:

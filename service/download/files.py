@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -14,6 +13,7 @@ import orjson
 from service.artifacts.ahead import Ahead
 from service.database import utcnow
 from service.download.decision import Decision, FileRequest, decide
+from service.download.proving import receipt_of, stopped
 from service.download.reading import Blocks, Parts
 from service.download.share import Share
 from service.errors import TailraceError
@@ -79,13 +79,7 @@ class FileStream:
         while self._slots:
             self._slots -= 1
             self._share.slots.release()
-        if self.telling.cancel_asked is not None:
-            took = time.monotonic() - self.telling.cancel_asked
-            self._proof = {
-                "backend_gone": True,  # nothing reads any more
-                "latency_ms": round(took * 1000, 1),
-                "rows_written": 0,
-            }
+        self._proof = stopped(self.telling)
 
     def headers(self) -> Mapping[str, str]:
         told = self._decision.headers() if self._decision is not None else {}
@@ -115,28 +109,18 @@ class FileStream:
     def _receipt(
         self, read: Blocks | Parts, decision: Decision, outcome: Outcome, now: datetime
     ) -> Receipt:
-        record, encoding = self.telling.record, decision.chosen.encoding
-        sent, sha256 = read.bytes, read.sha256
-        asked = self._request.shown(self._share.root.name)
-        headers = decision.headers()
-        return Receipt(
-            export_id=record.id,
-            outcome=outcome,
-            rows=None,
-            bytes=sent if encoding is None else None,
-            sha256=sha256 if encoding is None else None,
-            encoded_bytes=None if encoding is None else sent,
-            encoded_sha256=None if encoding is None else sha256,
-            format=None,
-            compression=None,
-            query_sha256=hashlib.sha256(orjson.dumps(asked)).hexdigest(),
-            snapshot=None,
-            started_at=record.started_at or now,
-            finished_at=now,
-            db_seconds_held=0.0,
+        headers, root = decision.headers(), self._share.root.name
+        return receipt_of(
+            self.telling,
+            outcome,
+            now,
+            sent=read.bytes,
+            sha256=read.sha256,
+            coded=decision.chosen.encoding is not None,
+            query_sha256=hashlib.sha256(orjson.dumps(self._request.shown(root))).hexdigest(),
             cancel=self._proof,
             download={
-                "root": self._share.root.name,
+                "root": root,
                 "path": self._request.path,
                 "etag": headers["ETag"],
                 "content_range": headers.get("Content-Range"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from service.download.continuing import Download
 from service.download.digesting import ThreadMeter
 from service.download.forwarding import SAFEGUARDS, disposition, response_fields
 from service.download.lines import JsonLines
+from service.download.proving import receipt_of, stopped
 from service.download.upstream import Asked, Upstream
 from service.errors import TailraceError, UpstreamError
 from service.export.chunk import Chunker
@@ -63,7 +63,6 @@ class RelayStream:
         self.telling = telling
         self._upstream = upstream
         self._asked = asked
-        self._manner = manner
         self._path = path
         self._announced = announced
         self._query_sha256 = query_sha256
@@ -83,9 +82,10 @@ class RelayStream:
     async def open(self) -> None:
         await self._download.open()
         self._begun = True
-        coding = self._head.headers.get("content-encoding", "").lower()
-        if self._reframed and coding not in UNCODED:
-            raise UpstreamError(f"{self._upstream.name} sent lines that are coded ({coding}).")
+        if self._reframed and self._coding not in UNCODED:
+            raise UpstreamError(
+                f"{self._upstream.name} sent lines that are coded ({self._coding})."
+            )
         if self._reframed and self._head.status == PARTIAL:
             raise UpstreamError(f"{self._upstream.name} sent a part where the whole was asked for.")
         await self._advance()
@@ -98,13 +98,7 @@ class RelayStream:
     async def close(self) -> None:
         await self._download.close()
         await self._meter.settle()
-        if self.telling.cancel_asked is not None:
-            took = time.monotonic() - self.telling.cancel_asked
-            self._proof = {
-                "backend_gone": True,  # the connection to the upstream is closed
-                "latency_ms": round(took * 1000, 1),
-                "rows_written": self._lines.rows if self._lines else 0,
-            }
+        self._proof = stopped(self.telling, self._lines.rows if self._lines else 0)
 
     def headers(self) -> Mapping[str, str]:
         head = self._head
@@ -134,6 +128,10 @@ class RelayStream:
     @property
     def _head(self) -> Answer:
         return self._download.head
+
+    @property
+    def _coding(self) -> str:
+        return str(self._head.headers.get("content-encoding", "")).lower()
 
     @property
     def _is_download(self) -> bool:
@@ -181,27 +179,19 @@ class RelayStream:
     def _progress(self, record: Record) -> Record:
         return replace(record, rows=self._lines.rows if self._lines else 0, bytes=self._meter.bytes)
 
-    def _receipt(self, outcome: Outcome, finished_at: datetime) -> Receipt:
-        coded = self._head.headers.get("content-encoding", "").lower() not in UNCODED
-        size, sha256 = self._meter.bytes, self._meter.sha256
-        record = self.telling.record
-        return Receipt(
-            export_id=record.id,
-            outcome=outcome,
-            rows=self._lines.rows if self._lines else None,
-            bytes=None if coded else size,
-            sha256=None if coded else sha256,
-            encoded_bytes=size if coded else None,
-            encoded_sha256=sha256 if coded else None,
-            format="ndjson" if self._reframed else None,
-            compression=None,
+    def _receipt(self, outcome: Outcome, now: datetime) -> Receipt:
+        return receipt_of(
+            self.telling,
+            outcome,
+            now,
+            sent=self._meter.bytes,
+            sha256=self._meter.sha256,
+            coded=self._coding not in UNCODED,
             query_sha256=self._query_sha256,
-            snapshot=None,
-            started_at=record.started_at or finished_at,
-            finished_at=finished_at,
-            db_seconds_held=0.0,
             cancel=self._proof,
             download=self._told(),
+            rows=self._lines.rows if self._lines else None,
+            format="ndjson" if self._reframed else None,
         )
 
     def _told(self) -> dict[str, Any]:
