@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
 from service.chat.characters import Characters
-from service.chat.failures import broken_off
-from service.chat.provider import Delta, Failure, Finished, FinishReason, ProviderFailed, Usage
+from service.chat.failures import Sdk, broken_off, translated
+from service.chat.provider import (
+    Delta,
+    Failure,
+    Finished,
+    FinishReason,
+    Piece,
+    ProviderFailed,
+    Usage,
+)
 
 
 @dataclass(slots=True)
@@ -49,3 +59,24 @@ class Answer:
         if self.refused:
             return Finished(FinishReason.CONTENT_FILTER, self.usage)
         return Finished(self.reason or FinishReason.UNKNOWN, self.usage)
+
+
+async def pieces(
+    answer: Answer, texts: AsyncGenerator[str, None], sdk: Sdk, secret: str | None
+) -> AsyncGenerator[Piece, None]:
+    """``texts`` as they come from an SDK, and the end. Raises ProviderFailed.
+
+    Closed, it closes them. ``secret`` is the key that is sent.
+    """
+    try:
+        with translated(sdk, secret):
+            async with aclosing(texts):
+                async for text in texts:
+                    if delta := answer.add(text):
+                        yield delta
+    except ProviderFailed as failed:
+        if not answer.survives(failed):
+            raise
+    if delta := answer.rest():
+        yield delta
+    yield answer.finished()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncGenerator, Iterable
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from service.chat.answer import Answer
-from service.chat.failures import translated
+from service.chat.answer import Answer, pieces
 from service.chat.parameters import Learnt, Parameters
-from service.chat.provider import ChatMessage, ChatRequest, FinishReason, Piece, ProviderFailed
+from service.chat.provider import ChatMessage, ChatRequest, FinishReason, Piece
 from service.chat.sdk import NO_KEY, http_client
 
 if TYPE_CHECKING:
@@ -62,42 +62,26 @@ class Anthropic:
             default_headers={"X-Api-Key": api_key} if base_url and api_key else None,
         )
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[Piece, None]:
+    def stream(self, request: ChatRequest) -> AsyncGenerator[Piece, None]:
         answer = Answer()
-        try:
-            with translated(self._sdk, self._key):
-                stream = await self._asked(request)
-                try:
-                    async for event in stream:
-                        if delta := answer.add(_text(event, answer)):
-                            yield delta
-                finally:
-                    await stream.close()
-        except ProviderFailed as failed:
-            if not answer.survives(failed):
-                raise
-        if delta := answer.rest():
-            yield delta
-        yield answer.finished()
+        return pieces(answer, self._texts(request, answer), self._sdk, self._key)
 
     async def close(self) -> None:
         await self._client.close()
 
-    async def _asked(self, request: ChatRequest) -> AsyncMessageStream[None]:
-        """The head of the answer, asked for again where a parameter is refused."""
-        sent = self._learnt[request.model]
-        while True:
-            manager = self._client.messages.stream(**_arguments(request, sent))
-            try:
-                stream = await manager.__aenter__()  # who gets the stream closes it
-            except self._sdk.APIStatusError as error:
-                instead = sent.instead(error)
-                if instead is None:
-                    raise
-                sent = instead
-            else:
-                self._learnt[request.model] = sent
-                return stream
+    async def _texts(self, request: ChatRequest, answer: Answer) -> AsyncGenerator[str, None]:
+        stream = await self._learnt.until_taken(
+            request.model, self._sdk.APIStatusError, partial(self._asked, request)
+        )
+        try:
+            async for event in stream:
+                yield _text(event, answer)
+        finally:
+            await stream.close()
+
+    async def _asked(self, request: ChatRequest, sent: Parameters) -> AsyncMessageStream[None]:
+        # Who gets the stream closes it.
+        return await self._client.messages.stream(**_arguments(request, sent)).__aenter__()
 
 
 def _arguments(request: ChatRequest, parameters: Parameters) -> dict[str, Any]:

@@ -6,14 +6,14 @@ import re
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import httpx2
 
-from service.chat.answer import Answer
-from service.chat.failures import translated
-from service.chat.parameters import Learnt
-from service.chat.provider import ChatRequest, FinishReason, Piece, ProviderFailed
+from service.chat.answer import Answer, pieces
+from service.chat.parameters import Learnt, Parameters
+from service.chat.provider import ChatRequest, FinishReason, Piece
 from service.chat.sdk import NO_KEY, http_client
 
 if TYPE_CHECKING:
@@ -61,45 +61,32 @@ class OpenAI:
             timeout=None,
         )
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[Piece, None]:
+    def stream(self, request: ChatRequest) -> AsyncGenerator[Piece, None]:
         answer = Answer()
-        try:
-            with translated(self._sdk, self._key):
-                stream = await self._asked(request)
-                passing = stream.response.stream = Passing(stream.response.stream)
-                async with aclosing(stream):
-                    async for chunk in stream:
-                        if delta := answer.add(self._text(chunk, answer)):
-                            yield delta
-                answer.ended = passing.done
-        except ProviderFailed as failed:
-            if not answer.survives(failed):
-                raise
-        if delta := answer.rest():
-            yield delta
-        yield answer.finished()
+        return pieces(answer, self._texts(request, answer), self._sdk, self._key)
 
     async def close(self) -> None:
         await self._client.close()
 
-    async def _asked(self, request: ChatRequest) -> AsyncStream[ChatCompletionChunk]:
-        """The head of the answer, asked for again where a parameter is refused."""
+    async def _texts(self, request: ChatRequest, answer: Answer) -> AsyncGenerator[str, None]:
+        stream = await self._learnt.until_taken(
+            request.model, self._sdk.APIStatusError, partial(self._asked, request)
+        )
+        passing = stream.response.stream = Passing(stream.response.stream)
+        async with aclosing(stream):
+            async for chunk in stream:
+                yield self._text(chunk, answer)
+        answer.ended = passing.done
+
+    async def _asked(
+        self, request: ChatRequest, sent: Parameters
+    ) -> AsyncStream[ChatCompletionChunk]:
         create = cast(Any, self._client.chat.completions.create)
         messages = [{"role": turn.role, "content": turn.content} for turn in request.messages]
-        sent = self._learnt[request.model]
-        while True:
-            try:
-                stream = await create(
-                    model=request.model, messages=messages, stream=True, **sent.of(request)
-                )
-            except self._sdk.APIStatusError as error:
-                instead = sent.instead(error)
-                if instead is None:
-                    raise
-                sent = instead
-            else:
-                self._learnt[request.model] = sent
-                return cast("AsyncStream[ChatCompletionChunk]", stream)
+        stream = await create(
+            model=request.model, messages=messages, stream=True, **sent.of(request)
+        )
+        return cast("AsyncStream[ChatCompletionChunk]", stream)
 
     def _text(self, chunk: ChatCompletionChunk, answer: Answer) -> str:
         """The text in ``chunk``; the rest of it is noted in ``answer``."""

@@ -10,11 +10,13 @@ repeat what somebody wrote.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from service.chat.provider import ChatRequest
 
+Answered = TypeVar("Answered")
 REFUSED = frozenset({400, 422})  # statuses
 
 
@@ -70,3 +72,26 @@ class Learnt:
         if len(self._taken) >= self.MOST:
             self._taken.clear()
         self._taken[model] = taken
+
+    async def until_taken(
+        self,
+        model: str,
+        refusal: type[Exception],
+        ask: Callable[[Parameters], Awaitable[Answered]],
+    ) -> Answered:
+        """What ``ask`` gives with parameters that the server takes.
+
+        Raises the ``refusal`` that names none to do without.
+        """
+        sent = self[model]
+        while True:
+            try:
+                answered = await ask(sent)
+            except refusal as error:
+                instead = sent.instead(error)
+                if instead is None:
+                    raise
+                sent = instead
+            else:
+                self[model] = sent
+                return answered

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import importlib
 import ssl
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx2
 
 from service.download.network import Backend
-from service.download.transport import Transport, trusting
+from service.download.transport import Transport, no_cookies, trusting
 
 SDKS = frozenset({"openai", "anthropic"})  # kinds of providers, and the packages that they need
 MOST_CONNECTIONS = 100_000  # who asks has limits of its own
@@ -60,7 +59,7 @@ def http_client(key: str | None, trust: ssl.SSLContext | None) -> httpx2.AsyncCl
             Backend(), trust or trusting(None), max_connections=MOST_CONNECTIONS, http2=False
         ),
         trust_env=False,
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        cookies=no_cookies(),
         headers={"Accept-Encoding": "identity"},  # who compresses small events holds them back
         timeout=None,
         event_hooks={"request": [keep_to_the_configuration]},

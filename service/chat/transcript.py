@@ -19,13 +19,17 @@ MOST_COUNTED = 2**53 - 1  # what a double, and so JavaScript, counts exactly
 class Transcript:
     """Begins with ``start``; ``token``s follow, and one of ``done``, ``failed``, ``cancelled``.
 
+    ``tokens`` and ``chars`` count what has come.
+
     A result, such as ``draft``, stands in the place of ``done``. Each gives the events that it
     makes. ``close`` is always the last of all.
     """
 
     def __init__(self, generation: Generation) -> None:
         self.events: list[Event] = []
+        self.tokens = self.chars = 0
         self._generation = generation
+        self._first_token_at: datetime | None = None
         self._parts: list[str] = []
         shown = ("id", "provider", "model")
         self._add("start", {name: getattr(generation, name) for name in shown})
@@ -38,19 +42,17 @@ class Transcript:
     @property
     def summary(self) -> Generation:
         """The same without its text, which would be put together for it."""
-        return replace(self._generation, seq=len(self.events))
+        return replace(
+            self._generation,
+            tokens=self.tokens,
+            chars=self.chars,
+            first_token_at=self._first_token_at,
+            seq=self.seq,
+        )
 
     @property
     def state(self) -> State:
         return self._generation.state
-
-    @property
-    def tokens(self) -> int:
-        return self._generation.tokens
-
-    @property
-    def chars(self) -> int:
-        return self._generation.chars
 
     @property
     def seq(self) -> int:
@@ -64,13 +66,12 @@ class Transcript:
     def token(self, text: str, now: datetime) -> list[Event]:
         """A piece of text has come."""
         text = storable(text)
-        generation = self._generation
-        first = generation.first_token_at or now
-        tokens, chars = generation.tokens + 1, generation.chars + len(text)
-        self._generation = replace(generation, tokens=tokens, chars=chars, first_token_at=first)
+        self._first_token_at = self._first_token_at or now
+        self.tokens += 1
+        self.chars += len(text)
         self._parts.append(text)
-        made = [self._add("token", {"t": text, "n": tokens})]
-        if tokens % TOKENS_BETWEEN_PROGRESS == 0:
+        made = [self._add("token", {"t": text, "n": self.tokens})]
+        if self.tokens % TOKENS_BETWEEN_PROGRESS == 0:
             made.append(self._add("progress", self._counts()))
         return made
 
@@ -108,7 +109,7 @@ class Transcript:
         return [self._add(name, data), self._add(CLOSE, {})]
 
     def _counts(self) -> dict[str, Any]:
-        return {"tokens": self._generation.tokens, "chars": self._generation.chars}
+        return {"tokens": self.tokens, "chars": self.chars}
 
     def _add(self, name: str, data: dict[str, Any]) -> Event:
         event = Event(len(self.events) + 1, name, data)

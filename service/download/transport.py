@@ -9,6 +9,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from contextlib import aclosing
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,6 +31,11 @@ def trusting(ca_file: Path | None) -> ssl.SSLContext:
     Reading certifi's takes some 30 ms and 3 MB. Raises OSError.
     """
     return httpx2.create_ssl_context(verify=str(ca_file) if ca_file else True, trust_env=False)
+
+
+def no_cookies() -> CookieJar:
+    """A jar that takes none in: one for all callers would hand the cookies of one to the next."""
+    return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
 
 
 class Transport(httpx2.AsyncHTTPTransport):

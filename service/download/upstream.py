@@ -8,7 +8,6 @@ import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, replace
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Protocol
 from urllib.parse import urljoin
 
@@ -17,7 +16,7 @@ import httpx2
 from service.download.forwarding import is_redirect_allowed, path_below
 from service.download.guard import decide, parse_target
 from service.download.network import Backend, Resolve, resolve
-from service.download.transport import Transport
+from service.download.transport import Transport, no_cookies
 from service.errors import (
     Forbidden,
     NotFound,
@@ -83,8 +82,7 @@ class Upstream:
         self._client = httpx2.AsyncClient(
             transport=transport,
             trust_env=False,
-            # One jar for all callers would hand the cookies of one to the next.
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            cookies=no_cookies(),
             timeout=httpx2.Timeout(None, connect=limits.connect_timeout),
         )
 
